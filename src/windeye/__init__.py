@@ -1,0 +1,37 @@
+"""windeye: every published way of restricting attention, on one small, proven, fast core."""
+
+from windeye.ops import attend, explain, merge
+from windeye.patterns import (
+    Blocks,
+    Causal,
+    Documents,
+    Full,
+    Halo,
+    Inward,
+    Neighborhood,
+    Pattern,
+    Prefix,
+    Sinks,
+    Sliding,
+    TileWindow,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Blocks",
+    "Causal",
+    "Documents",
+    "Full",
+    "Halo",
+    "Inward",
+    "Neighborhood",
+    "Pattern",
+    "Prefix",
+    "Sinks",
+    "Sliding",
+    "TileWindow",
+    "attend",
+    "explain",
+    "merge",
+]

@@ -1,0 +1,5 @@
+name = "cpu"
+
+
+def can_run(p):
+    return "x"

@@ -1,0 +1,171 @@
+"""One call of softmax attention as plain facts: what backends look at when they say whether they can run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from windeye.patterns import Bound, Pattern
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Shapes, types and options of one call. ``kv_heads`` divides ``heads``; tokens are numbered row-major."""
+
+    pattern: Pattern
+    grid: tuple[int, ...]
+    grid_kv: tuple[int, ...]
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    dtype: torch.dtype
+    device: torch.device
+    scale: float
+    dropout_p: float = 0.0
+    has_bias: bool = False
+    has_key_padding: bool = False
+    needs_grad: bool = False
+
+    @property
+    def bound(self) -> Bound:
+        return self.pattern.bind(self.grid, self.grid_kv)
+
+    @property
+    def lse_dtype(self) -> torch.dtype:
+        return lse_dtype(self.dtype)
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The log-sum-exp is kept in float32, or float64 for float64 inputs: merging needs the bits."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def problem_of(
+    pattern: Pattern,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    scale: float,
+    dropout_p: float = 0.0,
+    has_bias: bool = False,
+    has_key_padding: bool = False,
+    needs_grad: bool = False,
+) -> Problem:
+    """Read the facts off the tensors, which must have passed `check_tensors`."""
+    return Problem(
+        pattern=pattern,
+        grid=tuple(query.shape[1:-2]),
+        grid_kv=tuple(key.shape[1:-2]),
+        batch=query.shape[0],
+        heads=query.shape[-2],
+        kv_heads=key.shape[-2],
+        head_dim=query.shape[-1],
+        value_dim=value.shape[-1],
+        dtype=query.dtype,
+        device=query.device,
+        scale=scale,
+        dropout_p=dropout_p,
+        has_bias=has_bias,
+        has_key_padding=has_key_padding,
+        needs_grad=needs_grad,
+    )
+
+
+def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
+    """Refuse tensors that do not describe one attention problem; the error names the argument, the axis and the values."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.dim() < 4:
+            raise ValueError(
+                f"{name} must be [batch, *grid, heads, head_dim] with at least one grid axis, got shape {tuple(tensor.shape)}"
+            )
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
+        if tensor.dtype != query.dtype:
+            raise TypeError(f"{name} has dtype {tensor.dtype} but query has {query.dtype}; cast them alike")
+        if tensor.device != query.device:
+            raise ValueError(f"{name} is on {tensor.device} but query is on {query.device}")
+        if tensor.dim() != query.dim():
+            raise ValueError(f"{name} has {tensor.dim() - 3} grid axes but query has {query.dim() - 3}")
+        if tensor.shape[0] != query.shape[0]:
+            raise ValueError(f"{name} has batch {tensor.shape[0]} but query has {query.shape[0]}")
+    if key.shape[:-1] != value.shape[:-1]:
+        raise ValueError(f"key and value differ before the last axis: {tuple(key.shape)} and {tuple(value.shape)}")
+    if key.shape[-1] != query.shape[-1]:
+        raise ValueError(f"key has head_dim {key.shape[-1]} but query has {query.shape[-1]}")
+    heads, kv_heads = query.shape[-2], key.shape[-2]
+    if kv_heads == 0 or heads % kv_heads:
+        raise ValueError(f"query has {heads} heads, which {kv_heads} key/value heads do not divide")
+    if query.shape[-1] == 0 or value.shape[-1] == 0:
+        raise ValueError(f"head_dim and value dim must be at least 1, got {query.shape[-1]} and {value.shape[-1]}")
+
+
+def check_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """A relative table ``[heads, *(2 reach + 1)]``: one odd number of offsets per grid axis."""
+    if not isinstance(bias, torch.Tensor):
+        raise TypeError(f"bias must be a torch.Tensor, got {type(bias).__name__}")
+    rank = query.dim() - 3
+    if bias.dim() != rank + 1 or bias.shape[0] != query.shape[-2]:
+        raise ValueError(
+            f"bias must be [heads, *offsets] = [{query.shape[-2]}, {rank} axes of offsets], got shape {tuple(bias.shape)}"
+        )
+    for axis, offsets in enumerate(bias.shape[1:]):
+        if offsets % 2 == 0:
+            raise ValueError(f"bias has {offsets} offsets on grid axis {axis}; it must be odd, 2 * reach + 1")
+    if bias.dtype not in DTYPES or bias.device != query.device:
+        raise TypeError(f"bias must be floating point on {query.device}, got {bias.dtype} on {bias.device}")
+    if query.shape[1:-2] != key.shape[1:-2]:
+        raise ValueError(
+            f"bias needs equal query and key grids, got {tuple(query.shape[1:-2])} and {tuple(key.shape[1:-2])}"
+        )
+
+
+def check_key_padding(key_padding: torch.Tensor, key: torch.Tensor) -> None:
+    """A bool tensor [batch, *grid_kv], True where a key must not be seen."""
+    if not isinstance(key_padding, torch.Tensor):
+        raise TypeError(f"key_padding must be a torch.Tensor, got {type(key_padding).__name__}")
+    if key_padding.dtype != torch.bool:
+        raise TypeError(f"key_padding must be bool (True hides a key), got {key_padding.dtype}")
+    if key_padding.shape != key.shape[:-2]:
+        raise ValueError(f"key_padding must be {tuple(key.shape[:-2])} like key, got {tuple(key_padding.shape)}")
+    if key_padding.device != key.device:
+        raise ValueError(f"key_padding is on {key_padding.device} but key is on {key.device}")
+
+
+def bias_steps(bound: Bound) -> tuple[int, ...]:
+    """Positions per bias offset and axis: the dilation, so that a dilated window uses a table of the same size."""
+    steps: list[int] = []
+    for axis in range(bound.rank):
+        found = {term[axis].step for term in bound.terms}
+        if len(found) > 1:
+            raise ValueError(f"bias needs one dilation per axis, but axis {axis} combines dilations {sorted(found)}")
+        steps.append(found.pop() if found else 1)
+    return tuple(steps)
+
+
+def check_reach(bound: Bound, offsets: Sequence[int]) -> None:
+    """Refuse a bias table that does not reach the farthest key of a window."""
+    steps = bias_steps(bound)
+    for axis in range(bound.rank):
+        reach = 0
+        for term in bound.terms:
+            table = term[axis]
+            live = table.stop > table.start
+            where = torch.arange(table.queries).numpy()
+            if live.any():
+                before = (where - table.start)[live].max()
+                after = (table.stop - 1 - where)[live].max()
+                reach = max(reach, int(before) // steps[axis], int(after) // steps[axis])
+        if offsets[axis] < 2 * reach + 1:
+            raise ValueError(
+                f"bias has {offsets[axis]} offsets on grid axis {axis} but keys lie up to {reach} steps away; "
+                f"it must have at least {2 * reach + 1}"
+            )

@@ -1,0 +1,108 @@
+"""The oracle backend: dense attention with the mask of the bound pattern, in plain differentiable torch.
+
+Quadratic in memory and meant to be obviously right; float64 and double backward work because autograd does the rest.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import torch
+
+from windeye.kernels.softmax.dropout import keep_mask
+from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
+from windeye.patterns import Bound, from_spec
+
+name = "reference"
+
+
+def can_run(_problem: Problem) -> str | None:
+    """The reference runs everything."""
+    return None
+
+
+def attend(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``out = softmax(scale q k^T + bias, allowed) v`` and its log-sum-exp, per head.
+
+    A row that sees nothing gives zeros and ``lse = -inf``. Half types are computed in float32.
+    """
+    wide = problem.lse_dtype
+    tokens, tokens_kv = prod(problem.grid), prod(problem.grid_kv)
+    group = problem.heads // problem.kv_heads
+    q = query.reshape(problem.batch, tokens, problem.heads, problem.head_dim).to(wide)
+    k = key.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.head_dim).to(wide)
+    v = value.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.value_dim).to(wide)
+    k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+    # Heads go first and the products are matrix products of slices: one query's NaN stays in its own row.
+    logits = problem.scale * torch.einsum("bqhd,bkhd->bhqk", q, k)
+    if bias is not None:
+        logits = logits + dense_bias(problem, bias.to(wide))
+    allowed = torch.ops.windeye.mask(problem.pattern.spec, list(problem.grid), list(problem.grid_kv), query.device)
+    allowed = allowed[None, None]
+    if key_padding is not None:
+        allowed = allowed & ~key_padding.reshape(problem.batch, 1, 1, tokens_kv)
+    logits = logits.masked_fill(~allowed, -torch.inf)
+    seen = allowed.any(dim=-1).expand(logits.shape[:-1])
+    # Rows that see nothing are computed as zeros and cut out, so that neither they nor their gradients are NaN.
+    safe = logits.masked_fill(~seen[..., None], 0.0)
+    lse = torch.logsumexp(safe, dim=-1)
+    weights = torch.exp(safe - lse[..., None]).masked_fill(~allowed, 0.0)
+    if problem.dropout_p > 0.0:
+        assert seed is not None
+        weights = weights * keep_mask(seed, problem, query.device).to(wide) / (1.0 - problem.dropout_p)
+    # A hidden value may be NaN; zero times NaN would leak it into rows that do not see it.
+    unseen = ~allowed.any(dim=-2)
+    v = v.masked_fill(unseen.expand(problem.batch, 1, tokens_kv).reshape(problem.batch, tokens_kv, 1, 1), 0.0)
+    out = torch.einsum("bhqk,bkhd->bqhd", weights, v)
+    lse = lse.masked_fill(~seen, -torch.inf)
+    shape = (problem.batch, *problem.grid, problem.heads)
+    return out.reshape(*shape, problem.value_dim).to(query.dtype), lse.transpose(1, 2).reshape(shape)
+
+
+def dense_bias(problem: Problem, bias: torch.Tensor) -> torch.Tensor:
+    """The relative table spread out to [heads, queries, keys]; entries without an offset in the table are zero."""
+    bound = problem.bound
+    check_reach(bound, bias.shape[1:])
+    index, known = _bias_index(bound, tuple(bias.shape[1:]))
+    spread = bias.flatten(1)[:, torch.from_numpy(index).to(bias.device)]
+    return spread * torch.from_numpy(known).to(bias.device, bias.dtype)
+
+
+def _bias_index(bound: Bound, offsets: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    steps = bias_steps(bound)
+    flat = np.zeros((bound.tokens, bound.tokens_kv), dtype=np.int64)
+    known = np.ones_like(flat, dtype=np.bool_)
+    query = np.stack(np.unravel_index(np.arange(bound.tokens), bound.grid))
+    key = np.stack(np.unravel_index(np.arange(bound.tokens_kv), bound.grid_kv))
+    for axis in range(bound.rank):
+        q, k = query[axis][:, None], key[axis][None, :]
+        away = k - q
+        wrapped = [term[axis] for term in bound.terms if term[axis].wraps]
+        if wrapped:
+            # On a wrapped axis the offset is the one within the query's own unrolled window.
+            start = wrapped[0].start[q]
+            away = start + (k - start) % bound.grid_kv[axis] - q
+        place = away // steps[axis] + offsets[axis] // 2
+        known &= (place >= 0) & (place < offsets[axis])
+        flat = flat * offsets[axis] + np.clip(place, 0, offsets[axis] - 1)
+    return flat, known
+
+
+@torch.library.custom_op("windeye::mask", mutates_args=())
+def mask(spec: str, grid: list[int], grid_kv: list[int], device: torch.device) -> torch.Tensor:
+    """The dense relation of a pattern as an operator, so that compiled graphs do not trace the binding."""
+    return from_spec(spec).bind(grid, grid_kv).mask().to(device)
+
+
+@mask.register_fake
+def _(_spec: str, grid: list[int], grid_kv: list[int], device: torch.device) -> torch.Tensor:
+    return torch.empty((prod(grid), prod(grid_kv)), dtype=torch.bool, device=device)

@@ -1,0 +1,56 @@
+"""Which backend runs: each one says why it can or cannot, and the first that can is taken."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from windeye.kernels.softmax import cpu, flex, natten, reference
+from windeye.kernels.softmax.problem import Problem
+
+
+class Backend(Protocol):
+    """A module of this folder. ``can_run`` gives None, or the reason why not; ``attend`` is differentiable."""
+
+    name: str
+
+    def can_run(self, problem: Problem) -> str | None: ...
+
+    def attend(
+        self,
+        problem: Problem,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+        key_padding: torch.Tensor | None,
+        seed: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+BACKENDS: dict[str, Backend] = {"cpu": cpu, "natten": natten, "flex": flex, "reference": reference}
+"""In the order in which "auto" tries them. natten and flex serve GPUs until windeye's own kernels take their place."""
+
+
+def refusals(problem: Problem) -> dict[str, str | None]:
+    """For every backend, None when it can run this problem, else why it cannot."""
+    return {name: backend.can_run(problem) for name, backend in BACKENDS.items()}
+
+
+def choose(problem: Problem, name: str = "auto") -> Backend:
+    """The backend to run: the named one, which must be able to, or the first that can.
+
+    Raises:
+        ValueError: the name is unknown, or the named backend cannot run this problem; gives its reason.
+    """
+    if name == "auto":
+        for backend in BACKENDS.values():
+            if backend.can_run(problem) is None:
+                return backend
+    if name not in BACKENDS:
+        raise ValueError(f'backend must be "auto" or one of {", ".join(BACKENDS)}, got {name!r}')
+    reason = BACKENDS[name].can_run(problem)
+    if reason is not None:
+        raise ValueError(f'backend "{name}" cannot run this call: {reason}')
+    return BACKENDS[name]

@@ -1,0 +1,31 @@
+"""Who sees whom: frozen descriptions, bound to a grid as exact interval tables. Imports nothing else of windeye."""
+
+from windeye.patterns.algebra import Both, Either
+from windeye.patterns.bound import Bound, Grid
+from windeye.patterns.pattern import Pattern, from_spec
+from windeye.patterns.sequence import Causal, Documents, Full, Prefix, Sinks
+from windeye.patterns.table import AxisTable
+from windeye.patterns.text import parse
+from windeye.patterns.windows import Blocks, Halo, Inward, Neighborhood, Sliding, TileWindow
+
+__all__ = [
+    "AxisTable",
+    "Blocks",
+    "Both",
+    "Bound",
+    "Causal",
+    "Documents",
+    "Either",
+    "Full",
+    "Grid",
+    "Halo",
+    "Inward",
+    "Neighborhood",
+    "Pattern",
+    "Prefix",
+    "Sinks",
+    "Sliding",
+    "TileWindow",
+    "from_spec",
+    "parse",
+]

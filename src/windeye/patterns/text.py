@@ -1,0 +1,122 @@
+"""Patterns as text: the spec that a pattern prints, and the looser words of the command line."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from typing import Any
+
+from windeye.patterns import algebra, sequence, windows
+from windeye.patterns.pattern import Pattern
+
+KINDS: dict[str, type[Pattern]] = {
+    kind.__name__: kind
+    for kind in (
+        sequence.Full,
+        sequence.Causal,
+        windows.Neighborhood,
+        windows.Sliding,
+        windows.Blocks,
+        windows.Halo,
+        windows.TileWindow,
+        windows.Inward,
+        sequence.Documents,
+        sequence.Sinks,
+        sequence.Prefix,
+        algebra.Both,
+        algebra.Either,
+    )
+}
+_WORDS = {name.lower(): kind for name, kind in KINDS.items()} | {"na": windows.Neighborhood, "window": windows.Sliding}
+_FLAGS = {"causal": ("is_causal", True), **{b: ("boundary", b) for b in windows.BOUNDARIES}}
+
+
+def evaluate_spec(spec: str) -> Pattern:
+    """Read a spec such as ``Neighborhood(kernel_size=13, stride=4)``. Only pattern names and literals are understood."""
+    try:
+        return _build(ast.parse(spec, mode="eval").body)
+    except SyntaxError as error:
+        raise ValueError(f"not a pattern: {spec!r}") from error
+
+
+def _build(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id not in KINDS:
+            raise ValueError(f"unknown pattern {node.func.id!r}; known are {', '.join(KINDS)}")
+        named = {word.arg: _build(word.value) for word in node.keywords if word.arg is not None}
+        return KINDS[node.func.id](*(_build(arg) for arg in node.args), **named)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitAnd | ast.BitOr):
+        left, right = _build(node.left), _build(node.right)
+        return left & right if isinstance(node.op, ast.BitAnd) else left | right
+    if isinstance(node, ast.Tuple):
+        return tuple(_build(entry) for entry in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise ValueError(f"not a pattern or a literal: {ast.unparse(node)!r}") from error
+
+
+def parse(text: str) -> Pattern:
+    """A pattern from words: a kind, its numbers (``16`` or ``16x8`` per axis), then named numbers and flags.
+
+    ``&`` and ``|`` combine (``&`` binds tighter). A spec, with parentheses, is understood as well.
+
+    Raises:
+        ValueError: the words are not a pattern; says which word and what would be valid.
+
+    Example:
+        >>> parse("neighborhood 13 stride 4").spec
+        'Neighborhood(kernel_size=13, stride=4)'
+        >>> parse("sliding 256 | sinks 4").bind((1024,)).pairs()
+        230914
+    """
+    if "(" in text:
+        built = evaluate_spec(text)
+        if not isinstance(built, Pattern):
+            raise ValueError(f"not a pattern: {text!r}")
+        return built
+    either = [[_words(part) for part in side.split("&")] for side in text.split("|")]
+    sides = [both[0] if len(both) == 1 else algebra.Both(tuple(both)) for both in either]
+    return sides[0] if len(sides) == 1 else algebra.Either(tuple(sides))
+
+
+def _words(text: str) -> Pattern:
+    words = text.lower().split()
+    if not words or words[0] not in _WORDS:
+        got = repr(words[0]) if words else "nothing"
+        raise ValueError(f"a pattern starts with one of {', '.join(sorted(_WORDS))}; got {got}")
+    kind = _WORDS[words[0]]
+    names = [field.name for field in fields(kind)]
+    if kind is sequence.Documents:
+        return sequence.Documents(tuple(int(w) for w in words[1:]))
+    values: dict[str, Any] = {}
+    rest = words[1:]
+    while rest:
+        word = rest.pop(0)
+        if word in _FLAGS and _FLAGS[word][0] in names:
+            name, value = _FLAGS[word]
+        elif word in names and rest:
+            name, value = word, _number(rest.pop(0))
+        elif word == "both" and kind is windows.Sliding:
+            name, value = "is_causal", False
+        else:
+            free = [n for n in names if n not in values]
+            name, value = (free[0] if free else ""), _number(word)
+        if not name or name in values:
+            raise ValueError(f"{word!r} is one word too many for {kind.__name__}({', '.join(names)})")
+        values[name] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        missing = [n for n in names if n not in values]
+        raise ValueError(
+            f"{text.strip()!r} lacks a value for {missing[0] if missing else 'an argument'}: {error}"
+        ) from error
+
+
+def _number(word: str) -> int | tuple[int, ...]:
+    try:
+        entries = tuple(int(part) for part in word.split("x"))
+    except ValueError:
+        raise ValueError(f"{word!r} is neither a number such as 13 or 16x8 nor a known word") from None
+    return entries if len(entries) > 1 else entries[0]
