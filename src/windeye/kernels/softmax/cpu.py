@@ -1,5 +1,212 @@
+"""The C++ kernel: forward and backward on any x86 or Arm processor, with memory that does not grow with the tokens.
+
+It reads tensors in place through their strides, so no layout is copied; float32 accumulation for half types. Each lane
+of a vector is one query (in the backward pass also one key), and rows are broadcast to all lanes: nothing is
+transposed, masks are bits, and rows that no lane sees are never read.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from math import prod
+
+import numpy as np
+import torch
+
+from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.dropout import threshold
+from windeye.kernels.softmax.lanes import AXES, plan
+from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
+from windeye.patterns import Bound
+
+try:
+    from windeye import _cpu
+except ImportError as error:
+    _cpu = None
+    _missing = (
+        f"the compiled module windeye._cpu is missing ({error}); reinstall windeye with a C++17 compiler (gcc or clang) at hand"
+    )
+else:
+    _missing = ""
+
 name = "cpu"
+_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_BIAS_CHUNKS = 8
 
 
-def can_run(p):
-    return "x"
+def can_run(problem: Problem) -> str | None:
+    """Runs every pattern of interval tables on the CPU; the reason names what it cannot do."""
+    if problem.device.type != "cpu":
+        return f"it runs on the CPU, the tensors are on {problem.device.type}"
+    if _cpu is None:
+        return _missing
+    if len(problem.grid) > AXES:
+        return f"it knows grids of up to {AXES} axes, got {len(problem.grid)}"
+    if problem.has_bias and "wrap" in problem.pattern.spec:
+        return 'a bias table with boundary "wrap" has no single offset per pair; use backend="reference"'
+    return None
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets that this build has and this processor knows, best first; empty without the compiled module."""
+    return [] if _cpu is None else list(_cpu.instruction_sets())
+
+
+def visited_pairs(bound: Bound, dtype: torch.dtype) -> int:
+    """Pairs that the kernel computes for one head, whole lane tiles counted."""
+    return plan(bound, _lanes(dtype)).forward.visited_pairs if bound.terms else 0
+
+
+def attend(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The registered operator; its numbers come from `forward` and `backward` below."""
+    spec = problem.pattern.spec
+    return operator.attend(query, key, value, bias, key_padding, seed, spec, problem.scale, problem.dropout_p, name)
+
+
+def forward(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(out, lse)``, written in one pass over the visible keys."""
+    out = query.new_empty((*query.shape[:-1], problem.value_dim))
+    lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
+    if out.numel() == 0 or not problem.bound.terms:
+        return out.zero_(), lse.fill_(-torch.inf)
+    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
+    call.forward()
+    return out, lse
+
+
+def backward(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor,
+) -> operator.Gradients:
+    """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
+    grads = tuple(torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value))
+    grad_bias = None if bias is None else torch.zeros_like(bias)
+    if not problem.bound.terms or query.numel() == 0 or key.numel() == 0:
+        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
+    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
+    delta = torch.empty_like(lse)
+    grad_lse = grad_lse.to(lse.dtype).contiguous()
+    call.set_gradients(
+        _strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads)
+    )
+    partial = None
+    if bias is not None:
+        tiles = prod(len(axis.begin) - 1 for axis in plan(problem.bound, _lanes(problem.dtype)).forward.axes)
+        chunks = min(tiles, _BIAS_CHUNKS)
+        partial = torch.zeros((problem.batch, problem.heads, chunks, *bias.shape[1:]), dtype=lse.dtype)
+        call.set_bias_gradient(partial.data_ptr(), chunks)
+    call.backward()
+    if bias is not None and partial is not None:
+        grad_bias = partial.sum(dim=(0, 2)).to(bias.dtype)
+    return *grads, grad_bias
+
+
+def _lanes(dtype: torch.dtype) -> int:
+    return 8 if dtype == torch.float64 else 16
+
+
+@lru_cache(maxsize=128)
+def _relation(bound: Bound, lanes_per_vector: int) -> object:
+    """The plan as the C++ side holds it."""
+    work = plan(bound, lanes_per_vector)
+    pad = AXES - bound.rank
+    steps = _bias_steps(bound)
+    relation = _cpu.Relation([1] * pad + list(bound.grid), [1] * pad + list(bound.grid_kv), steps)
+    one = np.ones(1, np.int32)
+    for term in bound.terms:
+        for axis in range(AXES):
+            if axis < pad:
+                relation.add_axis(axis, one - 1, one, 1, 1, False)
+                continue
+            table = term[axis - pad]
+            span = np.maximum(table.stop - table.start, 0).astype(np.int32)
+            start = (table.start % table.length).astype(np.int32)
+            relation.add_axis(axis, start, span, table.step, table.length, table.step != work.classes[axis])
+    for transposed, side in ((False, work.forward), (True, work.transposed)):
+        relation.set_lanes(transposed, side.lanes)
+        for axis in range(AXES):
+            lanes = side.axes[axis]
+            relation.set_axis(transposed, axis, lanes.order, lanes.begin, side.row_order[axis])
+        for term_cover in side.cover:
+            for cover in term_cover:
+                relation.add_cover(transposed, cover.reshape(-1))
+    return relation
+
+
+def _bias_steps(bound: Bound) -> list[int]:
+    try:
+        steps = bias_steps(bound)
+    except ValueError:
+        steps = (1,) * bound.rank  # mixed dilations: a bias is refused before the kernel is called
+    return [1] * (AXES - bound.rank) + list(steps)
+
+
+def _call(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[object, list[torch.Tensor]]:
+    """A call with everything but gradients set, and the tensors that must outlive it."""
+    shape = [problem.batch, problem.heads, problem.kv_heads, problem.head_dim, problem.value_dim]
+    relation = _relation(problem.bound, _lanes(problem.dtype))
+    isa = os.environ.get("WINDEYE_ISA", "")
+    call = _cpu.Call(relation, _TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
+    call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), lse.data_ptr())
+    alive = []
+    if key_padding is not None:
+        hidden = key_padding.contiguous()
+        alive.append(hidden)
+        call.set_key_padding(hidden.data_ptr())
+    if bias is not None:
+        check_reach(problem.bound, bias.shape[1:])
+        table = bias.detach().to(lse.dtype).contiguous()
+        alive.append(table)
+        call.set_bias(table.data_ptr(), [1] * (AXES - len(problem.grid)) + list(bias.shape[1:]))
+    if problem.dropout_p > 0.0:
+        assert seed is not None
+        call.set_dropout(problem.dropout_p, threshold(problem.dropout_p), int(seed.item()) & 0xFFFFFFFF)
+    return call, alive
+
+
+def _strides(tensor: torch.Tensor) -> list[int]:
+    """Address and element strides as [batch, three axes, heads, dim]; missing leading axes have stride zero."""
+    batch, *axes, heads, dim = tensor.stride()
+    return [tensor.data_ptr(), batch, *([0] * (AXES - len(axes))), *axes, heads, dim]
+
+
+if _cpu is not None:
+    import sys
+
+    operator.KERNELS[name] = sys.modules[__name__]  # type: ignore[assignment]

@@ -1,0 +1,189 @@
+// The Python face of the kernels: relations are built from arrays, calls pass addresses and strides.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "problem.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace windeye {
+#define WINDEYE_DECLARE(isa) namespace isa { extern const Kernels kernels; }
+WINDEYE_DECLARE(baseline)
+#if defined(WINDEYE_HAS_AVX2)
+WINDEYE_DECLARE(avx2)
+#endif
+#if defined(WINDEYE_HAS_AVX512)
+WINDEYE_DECLARE(avx512)
+#endif
+} // namespace windeye
+
+using namespace windeye;
+
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+std::vector<int32_t> copied(const Ints &a) { return {a.data(), a.data() + a.shape(0)}; }
+
+// Best first.
+std::vector<const Kernels *> available() {
+    std::vector<const Kernels *> found;
+#if defined(WINDEYE_HAS_AVX512)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        found.push_back(&avx512::kernels);
+#endif
+#if defined(WINDEYE_HAS_AVX2)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
+#endif
+    found.push_back(&baseline::kernels);
+    return found;
+}
+
+const Kernels &named(const std::string &name) {
+    for (const Kernels *k : available())
+        if (name.empty() || name == k->name) return *k;
+    throw std::invalid_argument("this processor or build has no instruction set named " + name);
+}
+
+struct RelationBuilder {
+    Relation relation;
+
+    RelationBuilder(const std::vector<int32_t> &grid, const std::vector<int32_t> &grid_kv, const std::vector<int32_t> &bias_step) {
+        for (int a = 0; a < AXES; ++a) {
+            relation.grid[a] = grid[a];
+            relation.grid_kv[a] = grid_kv[a];
+            relation.bias_step[a] = bias_step[a];
+        }
+    }
+
+    void add_axis(int axis, const Ints &start, const Ints &span, int32_t step, int32_t length, bool check_step) {
+        if (axis == 0) relation.terms.emplace_back();
+        relation.terms.back().axis[axis] = {copied(start), copied(span), step, length, check_step};
+    }
+
+    Side &side(bool transposed) { return transposed ? relation.transposed : relation.forward; }
+
+    void set_lanes(bool transposed, int lanes) { side(transposed).lanes = lanes; }
+
+    void set_axis(bool transposed, int axis, const Ints &lane_order, const Ints &tile_begin, const Ints &row_order) {
+        Side &s = side(transposed);
+        s.lane_order[axis] = copied(lane_order);
+        s.tile_begin[axis] = copied(tile_begin);
+        s.row_order[axis] = copied(row_order);
+    }
+
+    void add_cover(bool transposed, const Ints &flat) {
+        std::vector<Cover> cover(flat.shape(0) / 4);
+        for (size_t i = 0; i < cover.size(); ++i)
+            cover[i] = {flat.data()[4 * i], flat.data()[4 * i + 1], flat.data()[4 * i + 2], flat.data()[4 * i + 3]};
+        side(transposed).cover.push_back(std::move(cover));
+    }
+};
+
+using Strides = std::vector<int64_t>; // address, then strides of batch, three axes, heads, dim
+
+Tensor tensor(const Strides &s) {
+    Tensor x;
+    x.data = reinterpret_cast<char *>(s[0]);
+    x.batch = s[1];
+    for (int a = 0; a < AXES; ++a) x.axis[a] = s[2 + a];
+    x.head = s[5];
+    x.dim = s[6];
+    return x;
+}
+
+struct Call {
+    Problem problem;
+    const Kernels *kernels;
+
+    Call(const RelationBuilder &relation, int type, const std::vector<int32_t> &shape, double scale, int threads, const std::string &isa) {
+        problem.relation = &relation.relation;
+        problem.type = Type(type);
+        problem.batch = shape[0];
+        problem.heads = shape[1];
+        problem.kv_heads = shape[2];
+        problem.head_dim = shape[3];
+        problem.value_dim = shape[4];
+        problem.scale = scale;
+        problem.threads = threads;
+        kernels = &named(isa);
+    }
+
+    void set_inputs(const Strides &query, const Strides &key, const Strides &value, const Strides &out, int64_t lse) {
+        problem.query = tensor(query);
+        problem.key = tensor(key);
+        problem.value = tensor(value);
+        problem.out = tensor(out);
+        problem.lse = reinterpret_cast<void *>(lse);
+    }
+
+    void set_key_padding(int64_t address) { problem.key_padding = reinterpret_cast<const uint8_t *>(address); }
+
+    void set_bias(int64_t address, const std::vector<int32_t> &size) {
+        problem.bias = reinterpret_cast<const void *>(address);
+        for (int a = 0; a < AXES; ++a) problem.bias_size[a] = size[a];
+    }
+
+    void set_dropout(double p, uint32_t threshold, uint32_t seed) {
+        problem.dropout = p;
+        problem.dropout_threshold = threshold;
+        problem.seed = seed;
+    }
+
+    void set_gradients(const Strides &out, int64_t lse, int64_t delta, const Strides &query, const Strides &key, const Strides &value) {
+        problem.grad_out = tensor(out);
+        problem.grad_lse = reinterpret_cast<const void *>(lse);
+        problem.delta = reinterpret_cast<void *>(delta);
+        problem.grad_query = tensor(query);
+        problem.grad_key = tensor(key);
+        problem.grad_value = tensor(value);
+    }
+
+    void set_bias_gradient(int64_t address, int chunks) {
+        problem.grad_bias = reinterpret_cast<void *>(address);
+        problem.bias_chunks = chunks;
+    }
+
+    void forward() {
+        nb::gil_scoped_release release;
+        kernels->forward(problem);
+    }
+
+    void backward() {
+        nb::gil_scoped_release release;
+        kernels->backward(problem);
+    }
+};
+
+} // namespace
+
+NB_MODULE(_cpu, m) {
+    m.def("instruction_sets", [] {
+        std::vector<std::string> names;
+        for (const Kernels *k : available()) names.emplace_back(k->name);
+        return names;
+    });
+    nb::class_<RelationBuilder>(m, "Relation")
+        .def(nb::init<const std::vector<int32_t> &, const std::vector<int32_t> &, const std::vector<int32_t> &>())
+        .def("add_axis", &RelationBuilder::add_axis)
+        .def("set_lanes", &RelationBuilder::set_lanes)
+        .def("set_axis", &RelationBuilder::set_axis)
+        .def("add_cover", &RelationBuilder::add_cover);
+    nb::class_<Call>(m, "Call")
+        .def(nb::init<const RelationBuilder &, int, const std::vector<int32_t> &, double, int, const std::string &>(), nb::keep_alive<1, 2>())
+        .def("set_inputs", &Call::set_inputs)
+        .def("set_key_padding", &Call::set_key_padding)
+        .def("set_bias", &Call::set_bias)
+        .def("set_dropout", &Call::set_dropout)
+        .def("set_gradients", &Call::set_gradients)
+        .def("set_bias_gradient", &Call::set_bias_gradient)
+        .def("forward", &Call::forward)
+        .def("backward", &Call::backward);
+}

@@ -1,0 +1,145 @@
+// Forward pass: one lane tile of queries walks over the keys it sees with a running maximum.
+//
+// Logits are kept in units of log 2: the scale carries a factor log2(e), so that the exponential is a power of two.
+#pragma once
+
+#include "products.h"
+#include "threads.h"
+#include "tokens.h"
+
+namespace windeye {
+namespace WINDEYE_ISA {
+
+template <class T> struct ForwardScratch {
+    Buffer<Vec<T>> query, out, score;
+    Buffer<T> key_rows, value_rows;
+    Row rows[BLOCK];
+    const T *key[BLOCK], *value[BLOCK];
+    uint64_t masks[BLOCK];
+
+    ForwardScratch(const Problem &p) {
+        const int vectors = p.relation->forward.lanes / Lanes<T>::N;
+        query.resize(int64_t(p.head_dim) * vectors);
+        out.resize(int64_t(p.value_dim) * vectors);
+        score.resize(int64_t(BLOCK) * vectors);
+        key_rows.resize(int64_t(BLOCK) * p.head_dim);
+        value_rows.resize(int64_t(BLOCK) * p.value_dim);
+    }
+};
+
+template <class S, class T = typename ComputeOf<S>::T>
+void forward_tile(const Problem &p, ForwardScratch<T> &scratch, int32_t batch, int32_t head, int64_t number, bool careful) {
+    using V = Vec<T>;
+    constexpr int N = Lanes<T>::N;
+    const Relation &relation = *p.relation;
+    const int vectors = relation.forward.lanes / N;
+    const int32_t kv_head = head / (p.heads / p.kv_heads);
+    const T infinity = std::numeric_limits<T>::infinity(), log2e = Lanes<T>::log2e;
+
+    Tile tile;
+    place(relation.forward, relation.grid, number, tile);
+    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * log2e, vectors, scratch.query.data);
+
+    LaneBias<T> bias;
+    bias.set_table(p, head);
+    bias.set_lanes(p, tile, false);
+    LaneDropout<T> dropout;
+    dropout.set(p, batch, head, tile, false);
+
+    V top[MOST_LANES / N], total[MOST_LANES / N];
+    for (int v = 0; v < vectors; ++v) {
+        top[v] = splat<T>(-infinity);
+        total[v] = V{};
+    }
+    V *out = scratch.out.data, *score = scratch.score.data;
+    for (int i = 0; i < p.value_dim * vectors; ++i) out[i] = V{};
+
+    const int32_t zero[AXES] = {0, 0, 0};
+    const S *keys = token_at<S>(p.key, batch, kv_head, zero), *values = token_at<S>(p.value, batch, kv_head, zero);
+    const uint8_t *hidden = p.key_padding ? p.key_padding + batch * p.tokens_kv() : nullptr;
+
+    visit_rows(relation, false, tile, p.key, p.value, hidden, p.bias ? bias.stride : nullptr, scratch.rows, [&](int count) {
+        point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, scratch.key_rows.data, scratch.key);
+        point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, scratch.value_rows.data, scratch.value);
+        for (int r = 0; r < count; ++r) scratch.masks[r] = scratch.rows[r].mask;
+        for (int v = 0; v < vectors; ++v) {
+            V *s = score + v;
+            const int shift = v * N;
+            const uint64_t mine = (tile.live >> shift) & ((uint64_t(1) << N) - 1);
+            logits<T>(scratch.key, count, p.head_dim, scratch.query.data + v, s, vectors);
+            V highest = splat<T>(-infinity);
+            for (int r = 0; r < count; ++r) {
+                V x = s[r * vectors];
+                if (p.bias) x += bias.at(shift, scratch.rows[r], false) * log2e;
+                const uint64_t seen = scratch.masks[r] >> shift & mine;
+                if (seen != mine) x = expand<T>(seen) ? x : splat<T>(-infinity);
+                s[r * vectors] = x;
+                highest = max<T>(highest, x);
+            }
+            const V risen = max<T>(top[v], highest);
+            const V reference = risen == -infinity ? V{} : risen;
+            if (any<T>(risen > top[v])) {
+                const V shrink = exp2(top[v] - reference);
+                total[v] *= shrink;
+                for (int d = 0; d < p.value_dim; ++d) out[d * vectors + v] *= shrink;
+                top[v] = risen;
+            }
+            V sum = V{};
+            for (int r = 0; r < count; ++r) {
+                V w = exp2(s[r * vectors] - reference);
+                sum += w;
+                if (dropout.active) w *= dropout.at(shift, scratch.rows[r], false);
+                s[r * vectors] = w;
+            }
+            total[v] += sum;
+            accumulate<T>(scratch.value, count, p.value_dim, s, scratch.masks, shift, vectors, out + v, careful);
+        }
+    });
+
+    for (int v = 0; v < vectors; ++v) {
+        const V share = total[v] == T(0) ? V{} : T(1) / total[v];
+        for (int d = 0; d < p.value_dim; ++d) out[d * vectors + v] *= share;
+    }
+    if (!careful && !finite<T>(out, p.value_dim, vectors, tile.live)) {
+        forward_tile<S, T>(p, scratch, batch, head, number, true);
+        return;
+    }
+    scatter_lanes<S, T>(p.out, batch, head, tile, p.value_dim, vectors, out, tile.live);
+    T *lse = static_cast<T *>(p.lse) + batch * p.tokens() * p.heads + head;
+    for (int l = 0; l < tile.lanes; ++l) {
+        const T sum = total[l / N][l % N];
+        lse[tile.token[l] * p.heads] = sum == T(0) ? -infinity : top[l / N][l % N] * Lanes<T>::ln2 + std::log(sum);
+    }
+}
+
+// Work in tiles below which another thread costs more than it brings: about two million operations.
+inline int64_t grain_of(const Problem &p, const Side &side, int units) {
+    int64_t rows = 0;
+    for (size_t t = 0; t < p.relation->terms.size(); ++t) {
+        int64_t product = 1;
+        for (int a = 0; a < AXES; ++a) {
+            int64_t sum = 0;
+            for (const Cover &c : side.cover[t * AXES + a]) sum += c.count;
+            product *= std::max<int64_t>(1, sum / std::max<int>(1, side.tiles(a)));
+        }
+        rows += product;
+    }
+    const int64_t per_tile = std::max<int64_t>(1, rows * side.lanes * p.head_dim * 2 * units);
+    return std::max<int64_t>(1, 2000000 / per_tile);
+}
+
+template <class S> void forward_as(const Problem &p) {
+    using T = typename ComputeOf<S>::T;
+    const int64_t tiles = p.relation->forward.tiles();
+    parallel(
+        tiles * p.batch * p.heads, grain_of(p, p.relation->forward, 2), p.threads, [&] { return ForwardScratch<T>(p); },
+        [&](ForwardScratch<T> &scratch, int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+                const int64_t plane = i / tiles;
+                forward_tile<S>(p, scratch, int32_t(plane / p.heads), int32_t(plane % p.heads), i % tiles, false);
+            }
+        });
+}
+
+} // namespace WINDEYE_ISA
+} // namespace windeye

@@ -1,0 +1,173 @@
+// Moving tokens between memory and lanes: rows are read in place when they can be, else unpacked; lanes are transposed.
+#pragma once
+
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "rows.h"
+
+namespace windeye {
+namespace WINDEYE_ISA {
+
+template <class S> inline const S *token_at(const Tensor &x, int32_t batch, int32_t head, const int32_t *coord) {
+    return reinterpret_cast<const S *>(x.data) + batch * x.batch + head * x.head + coord[0] * x.axis[0] +
+           coord[1] * x.axis[1] + coord[2] * x.axis[2];
+}
+
+template <class S, class T> inline void unpack(const S *from, int64_t stride, int dim, T *to) {
+    int d = 0;
+    if (stride == 1) {
+#if defined(__AVX512F__)
+        if constexpr (std::is_same_v<S, bfloat16>)
+            for (; d + 16 <= dim; d += 16)
+                _mm512_storeu_ps(to + d, (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from + d))), 16));
+        if constexpr (std::is_same_v<S, float16>)
+            for (; d + 16 <= dim; d += 16)
+                _mm512_storeu_ps(to + d, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + d))));
+#elif defined(__F16C__)
+        if constexpr (std::is_same_v<S, float16>)
+            for (; d + 8 <= dim; d += 8) _mm256_storeu_ps(to + d, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + d))));
+#endif
+        for (; d < dim; ++d) to[d] = load(from[d]);
+    } else {
+        for (; d < dim; ++d) to[d] = load(from[d * stride]);
+    }
+}
+
+// Pointers to `count` rows as compute type. In place when the storage type is the compute type and rows are dense.
+template <class S, class T>
+inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::*offset, int count, int dim, T *packed, const T **pointers) {
+    if constexpr (std::is_same_v<S, T>)
+        if (x.dim == 1) {
+            for (int r = 0; r < count; ++r) pointers[r] = head + rows[r].*offset;
+            return;
+        }
+    for (int r = 0; r < count; ++r) {
+        unpack(head + rows[r].*offset, x.dim, dim, packed + int64_t(r) * dim);
+        pointers[r] = packed + int64_t(r) * dim;
+    }
+}
+
+// lanes[d][p] = factor * token p, dimension d; lanes without a token are zero.
+template <class S, class T>
+void gather_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, T factor, int vectors, Vec<T> *lanes) {
+    constexpr int N = Lanes<T>::N;
+    T *flat = reinterpret_cast<T *>(lanes);
+    const int width = vectors * N;
+    for (int p = 0; p < width; ++p) {
+        if (p >= tile.lanes) {
+            for (int d = 0; d < dim; ++d) flat[d * width + p] = 0;
+            continue;
+        }
+        const int32_t coord[AXES] = {tile.coord[0][p], tile.coord[1][p], tile.coord[2][p]};
+        const S *from = token_at<S>(x, batch, head, coord);
+        for (int d = 0; d < dim; ++d) flat[d * width + p] = factor * load(from[d * x.dim]);
+    }
+}
+
+// The reverse: token p gets lanes[d][p]; tokens outside `keep` get zero.
+template <class S, class T>
+void scatter_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, int vectors, const Vec<T> *lanes, uint64_t keep) {
+    const T *flat = reinterpret_cast<const T *>(lanes);
+    const int width = vectors * Lanes<T>::N;
+    for (int p = 0; p < tile.lanes; ++p) {
+        const int32_t coord[AXES] = {tile.coord[0][p], tile.coord[1][p], tile.coord[2][p]};
+        S *to = const_cast<S *>(token_at<S>(x, batch, head, coord));
+        const bool kept = keep >> p & 1;
+        for (int d = 0; d < dim; ++d) to[d * x.dim] = store<S>(kept ? flat[d * width + p] : T(0));
+    }
+}
+
+template <class T> bool finite(const Vec<T> *lanes, int dim, int vectors, uint64_t live) {
+    // x * 0 is 0 for every finite x and NaN for the rest.
+    for (int v = 0; v < vectors; ++v) {
+        Vec<T> sum{};
+        for (int d = 0; d < dim; ++d) sum += lanes[d * vectors + v] * T(0);
+        if (any<T>((sum != sum) & expand<T>(live >> (v * Lanes<T>::N)))) return false;
+    }
+    return true;
+}
+
+// Memory of one thread; its size depends on the head dims and never on the number of tokens.
+template <class T> struct Buffer {
+    std::vector<char> bytes;
+    T *data = nullptr;
+    void resize(int64_t count) {
+        bytes.resize(size_t(count) * sizeof(T) + 64);
+        const auto address = reinterpret_cast<uintptr_t>(bytes.data());
+        data = reinterpret_cast<T *>((address + 63) / 64 * 64);
+    }
+};
+
+// Bias of the pair (lane, row): table[lane_bias[lane] + row.bias], clamped because hidden pairs may lie outside.
+template <class T> struct LaneBias {
+    const T *table = nullptr;
+    int32_t entries = 1;
+    int32_t stride[AXES] = {0, 0, 0};
+    alignas(64) int32_t lane[MOST_LANES];
+
+    void set_table(const Problem &p, int32_t head) {
+        if (!p.bias) return;
+        entries = int32_t(p.bias_entries());
+        table = static_cast<const T *>(p.bias) + int64_t(head) * entries;
+        stride[2] = 1;
+        stride[1] = p.bias_size[2];
+        stride[0] = p.bias_size[1] * p.bias_size[2];
+    }
+
+    // Offsets count from query to key, so keys add and queries subtract; rows are signed by `transposed` in `index`.
+    void set_lanes(const Problem &p, const Tile &tile, bool transposed) {
+        if (!p.bias) return;
+        const int32_t *step = p.relation->bias_step;
+        for (int l = 0; l < MOST_LANES; ++l) {
+            int32_t index = 0;
+            for (int a = 0; a < AXES && l < tile.lanes; ++a) {
+                const int32_t place = tile.coord[a][l] / step[a];
+                index += stride[a] * (p.bias_size[a] / 2 + (transposed ? place : -place));
+            }
+            lane[l] = index;
+        }
+    }
+
+    int32_t index(int l, const Row &row, bool transposed) const {
+        const int32_t i = lane[l] + (transposed ? -row.bias : row.bias);
+        return i < 0 ? 0 : i >= entries ? entries - 1 : i;
+    }
+
+    Vec<T> at(int first, const Row &row, bool transposed) const {
+        Vec<T> bias;
+        for (int l = 0; l < Lanes<T>::N; ++l) bias[l] = table[index(first + l, row, transposed)];
+        return bias;
+    }
+};
+
+// Which pairs attention dropout keeps, as a factor per lane.
+template <class T> struct LaneDropout {
+    bool active = false;
+    uint32_t threshold = 0, head = 0;
+    T factor = 1;
+    alignas(64) uint32_t lane[MOST_LANES]; // forward: hash of the lane's query; transposed: the lane's key, spread
+
+    void set(const Problem &p, int32_t batch, int32_t h, const Tile &tile, bool transposed) {
+        active = p.dropout > 0;
+        if (!active) return;
+        threshold = p.dropout_threshold;
+        factor = T(1 / (1 - p.dropout));
+        head = mix<uint32_t>(p.seed + uint32_t(batch * p.heads + h) * 0x9E3779B9u);
+        for (int l = 0; l < MOST_LANES; ++l) {
+            const uint32_t token = l < tile.lanes ? uint32_t(tile.token[l]) : 0;
+            lane[l] = transposed ? token * 0x85EBCA6Bu : mix<uint32_t>(head + token * 0x9E3779B9u);
+        }
+    }
+
+    Vec<T> at(int first, const Row &row, bool transposed) const {
+        const uint32_t mine = transposed ? mix<uint32_t>(head + uint32_t(row.token) * 0x9E3779B9u) : uint32_t(row.token) * 0x85EBCA6Bu;
+        Vec<T> keep;
+        for (int l = 0; l < Lanes<T>::N; ++l) keep[l] = mix<uint32_t>(lane[first + l] ^ mine) >= threshold ? factor : T(0);
+        return keep;
+    }
+};
+
+} // namespace WINDEYE_ISA
+} // namespace windeye

@@ -1,0 +1,213 @@
+"""How the C++ kernel cuts a bound pattern into work: lane tiles of queries, and the rows of keys each tile may see.
+
+A lane tile is a box of up to 16, 32 or 64 queries (8, 16, 32 in float64), one per vector lane. All its lanes walk
+over the same rows, so a tile costs as many rows as the union of its windows. The plan picks the box that makes the
+whole grid cheapest; windows that a stride group shares cost nothing extra when the box fits the group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from windeye.patterns import AxisTable, Bound
+
+AXES = 3
+"""The kernel sees three axes always; grids of lower rank get leading axes of length one."""
+
+ROW_OVERHEAD = 0.35
+"""Cost of bringing one row to a tile, in units of one vector of lanes working on it (measured: masks, pointers, loads)."""
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class AxisLanes:
+    """One axis cut into tiles: ``order[begin[t]:begin[t + 1]]`` are the lanes of tile ``t``."""
+
+    order: Ints
+    begin: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class SidePlan:
+    """One direction: lanes per axis, the order of rows per axis, and per term and axis the rows of each tile."""
+
+    lanes: int
+    box: tuple[int, ...]
+    axes: tuple[AxisLanes, ...]
+    row_order: tuple[Ints, ...]
+    cover: tuple[tuple[Ints, ...], ...]
+
+    @property
+    def visited_pairs(self) -> int:
+        """Pairs computed: lanes that idle in incomplete tiles are counted, they cost as much."""
+        rows = sum(prod(int(axis[:, 3].sum()) for axis in term) for term in self.cover)
+        return rows * self.lanes
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Both directions: queries in the lanes for outputs and query gradients, keys in the lanes for theirs."""
+
+    forward: SidePlan
+    transposed: SidePlan
+    classes: tuple[int, ...]
+    """Residue classes per axis in which lanes and rows stay together; 1 where terms disagree on the dilation."""
+
+
+@lru_cache(maxsize=128)
+def plan(bound: Bound, lanes_per_vector: int) -> Plan:
+    """The plan of a bound pattern, cached: bound patterns are themselves cached per pattern and grid."""
+    pad = AXES - bound.rank
+    point = AxisTable(np.zeros(1, np.int64), np.ones(1, np.int64), 1, 1)
+    terms = tuple((point,) * pad + term for term in bound.terms)
+    grid, grid_kv = (1,) * pad + bound.grid, (1,) * pad + bound.grid_kv
+    classes = tuple(_classes([term[axis] for term in terms]) for axis in range(AXES))
+    back = tuple(tuple(_inverse(table) for table in term) for term in terms)
+    return Plan(
+        _side(grid, grid_kv, terms, classes, lanes_per_vector),
+        _side(grid_kv, grid, back, classes, lanes_per_vector),
+        classes,
+    )
+
+
+def _classes(tables: list[AxisTable]) -> int:
+    steps = {table.step for table in tables}
+    if len(steps) != 1:
+        return 1
+    step = steps.pop()
+    return step if step == 1 or all(_evenly_spaced(table) for table in tables) else 1
+
+
+def _evenly_spaced(table: AxisTable) -> bool:
+    """Whether query ``i`` belongs to residue class ``i mod step``, as on equal grids."""
+    live = table.stop > table.start
+    return bool(np.all((table.start % table.step == np.arange(table.queries) % table.step)[live]))
+
+
+def _inverse(table: AxisTable) -> AxisTable | None:
+    try:
+        return table.inverse()
+    except ValueError:
+        return None  # no interval form: every row is looked at, and the masks decide
+
+
+def _side(
+    grid: tuple[int, ...],
+    grid_rows: tuple[int, ...],
+    terms: tuple[tuple[AxisTable | None, ...], ...],
+    classes: tuple[int, ...],
+    lanes_per_vector: int,
+) -> SidePlan:
+    vectors, box = _best_box(grid, terms, classes, lanes_per_vector)
+    axes = tuple(_cut(grid[a], classes[a], box[a]) for a in range(AXES))
+    row_order = tuple(_class_order(grid_rows[a], classes[a]) for a in range(AXES))
+    cover = tuple(
+        tuple(_cover(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms
+    )
+    return SidePlan(vectors * lanes_per_vector, box, axes, row_order, cover)
+
+
+def _best_box(
+    grid: tuple[int, ...],
+    terms: tuple[tuple[AxisTable | None, ...], ...],
+    classes: tuple[int, ...],
+    lanes_per_vector: int,
+) -> tuple[int, tuple[int, ...]]:
+    """The number of vectors and the box of lanes that minimise ``tiles x rows x (vectors + overhead)``."""
+    most = 4 * lanes_per_vector
+    sizes = [
+        sorted({s for s in range(1, most + 1) if s <= 8 or s % 4 == 0} | {min(most, -(-grid[a] // classes[a]))})
+        for a in range(AXES)
+    ]
+    sizes = [[s for s in sizes[a] if s <= -(-grid[a] // classes[a])] or [1] for a in range(AXES)]
+    rows = [
+        {s: np.array([_rows(term[a], _cut(grid[a], classes[a], s), grid[a]) for term in terms]) for s in sizes[a]}
+        for a in range(AXES)
+    ]
+    best: tuple[float, int, tuple[int, ...]] | None = None
+    for box in product(*sizes):
+        vectors = -(-prod(box) // lanes_per_vector)
+        if vectors not in (1, 2, 4):
+            continue
+        visited = float(sum(prod(rows[a][box[a]][t] for a in range(AXES)) for t in range(len(terms))))
+        cost = visited * (vectors + ROW_OVERHEAD)
+        if best is None or cost < best[0]:
+            best = (cost, vectors, box)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _rows(table: AxisTable | None, lanes: AxisLanes, queries: int) -> float:
+    """Rows that all tiles of one axis visit together."""
+    if table is None:
+        return float(len(lanes.begin) - 1) * queries
+    return float(_span(table, lanes)[1].sum())
+
+
+def _class_order(length: int, classes: int) -> Ints:
+    return np.concatenate([np.arange(c, length, classes, dtype=np.int32) for c in range(classes)])
+
+
+def _cut(length: int, classes: int, size: int) -> AxisLanes:
+    order = _class_order(length, classes)
+    begin: list[int] = []
+    base = 0
+    for residue in range(classes):
+        members = len(range(residue, length, classes))
+        begin.extend(range(base, base + members, size))
+        base += members
+    return AxisLanes(order, np.array([*begin, base], dtype=np.int32))
+
+
+def _span(table: AxisTable, lanes: AxisLanes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First (unrolled) row and number of rows that cover the intervals of each tile."""
+    start, stop = table.start[lanes.order], table.stop[lanes.order]
+    live = stop > start
+    tiles = lanes.begin[:-1]
+    first = np.minimum.reduceat(np.where(live, start, np.iinfo(np.int64).max), tiles)
+    last = np.maximum.reduceat(np.where(live, stop, np.iinfo(np.int64).min), tiles)
+    seen = last > first
+    first = np.where(seen, first, 0)
+    count = np.where(seen, -((first - last) // table.step), 0)
+    residues = np.where(seen, first % table.step, 0)
+    members = (table.length - residues + table.step - 1) // table.step
+    return first, np.minimum(count, members)
+
+
+def _cover(table: AxisTable | None, lanes: AxisLanes, rows: int, classes: int) -> Ints:
+    """[tile, (base, size, first, count)]: a class of the row order, and the stretch of it that the tile may see."""
+    tiles = len(lanes.begin) - 1
+    if table is None or table.step != classes:
+        # Dilations that do not match the classes: all rows, and the masks decide.
+        base = np.zeros(tiles, np.int64)
+        size = np.full(tiles, rows, np.int64)
+        first = np.zeros(tiles, np.int64)
+        count = size
+        if classes > 1:
+            raise AssertionError("lanes are split into classes although a term has another step")
+        if table is not None:
+            start, _ = _span(table, lanes)
+            order_start, order_stop = table.start[lanes.order], table.stop[lanes.order]
+            live = order_stop > order_start
+            last = np.maximum.reduceat(np.where(live, order_stop, np.iinfo(np.int64).min), lanes.begin[:-1])
+            any_live = np.maximum.reduceat(live, lanes.begin[:-1])
+            count = np.where(any_live, np.minimum(last - start, rows), 0)
+            first = np.where(any_live, start % max(rows, 1), 0)
+        return _packed(base, size, first, count)
+    start, count = _span(table, lanes)
+    residue = start % classes
+    members = (rows - residue + classes - 1) // classes
+    sizes = np.array([len(range(c, rows, classes)) for c in range(classes)], dtype=np.int64)
+    base = np.concatenate([[0], np.cumsum(sizes)[:-1]])[residue]
+    return _packed(base, members, (start // classes) % np.maximum(members, 1), np.minimum(count, members))
+
+
+def _packed(*columns: npt.NDArray[np.int64]) -> Ints:
+    return np.ascontiguousarray(np.stack(columns, axis=1), dtype=np.int32)
