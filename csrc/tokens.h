@@ -49,34 +49,67 @@ inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::
     }
 }
 
+template <class T> inline void unaligned_store(T *to, const Vec<T> &x) { std::memcpy(to, &x, sizeof(x)); }
+template <class T> inline Vec<T> unaligned_load(const T *from) {
+    Vec<T> x;
+    std::memcpy(&x, from, sizeof(x));
+    return x;
+}
+
 // lanes[d][p] = factor * token p, dimension d; lanes without a token are zero.
 template <class S, class T>
 void gather_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, T factor, int vectors, Vec<T> *lanes) {
     constexpr int N = Lanes<T>::N;
-    T *flat = reinterpret_cast<T *>(lanes);
-    const int width = vectors * N;
-    for (int p = 0; p < width; ++p) {
-        if (p >= tile.lanes) {
-            for (int d = 0; d < dim; ++d) flat[d * width + p] = 0;
-            continue;
+    alignas(64) T part[N];
+    for (int v = 0; v < vectors; ++v) {
+        const S *from[N];
+        for (int p = 0; p < N; ++p) {
+            const int lane = v * N + p;
+            const int32_t coord[AXES] = {tile.coord[0][lane], tile.coord[1][lane], tile.coord[2][lane]};
+            from[p] = lane < tile.lanes ? token_at<S>(x, batch, head, coord) : nullptr;
         }
-        const int32_t coord[AXES] = {tile.coord[0][p], tile.coord[1][p], tile.coord[2][p]};
-        const S *from = token_at<S>(x, batch, head, coord);
-        for (int d = 0; d < dim; ++d) flat[d * width + p] = factor * load(from[d * x.dim]);
+        for (int d = 0; d < dim; d += N) {
+            const int width = dim - d < N ? dim - d : N;
+            Vec<T> block[N];
+            for (int p = 0; p < N; ++p) {
+                block[p] = Vec<T>{};
+                if (!from[p]) continue;
+                if (width == N) {
+                    unpack(from[p] + d * x.dim, x.dim, N, part);
+                    block[p] = unaligned_load<T>(part) * factor;
+                } else {
+                    for (int i = 0; i < width; ++i) block[p][i] = factor * load(from[p][(d + i) * x.dim]);
+                }
+            }
+            transpose(block);
+            for (int i = 0; i < width; ++i) lanes[(d + i) * vectors + v] = block[i];
+        }
     }
 }
 
 // The reverse: token p gets lanes[d][p]; tokens outside `keep` get zero.
 template <class S, class T>
 void scatter_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, int vectors, const Vec<T> *lanes, uint64_t keep) {
-    const T *flat = reinterpret_cast<const T *>(lanes);
-    const int width = vectors * Lanes<T>::N;
-    for (int p = 0; p < tile.lanes; ++p) {
-        const int32_t coord[AXES] = {tile.coord[0][p], tile.coord[1][p], tile.coord[2][p]};
-        S *to = const_cast<S *>(token_at<S>(x, batch, head, coord));
-        const bool kept = keep >> p & 1;
-        for (int d = 0; d < dim; ++d) to[d * x.dim] = store<S>(kept ? flat[d * width + p] : T(0));
-    }
+    constexpr int N = Lanes<T>::N;
+    for (int v = 0; v < vectors; ++v)
+        for (int d = 0; d < dim; d += N) {
+            const int width = dim - d < N ? dim - d : N;
+            Vec<T> block[N];
+            for (int i = 0; i < N; ++i) block[i] = i < width ? lanes[(d + i) * vectors + v] : Vec<T>{};
+            transpose(block);
+            for (int p = 0; p < N && v * N + p < tile.lanes; ++p) {
+                const int lane = v * N + p;
+                const int32_t coord[AXES] = {tile.coord[0][lane], tile.coord[1][lane], tile.coord[2][lane]};
+                S *to = const_cast<S *>(token_at<S>(x, batch, head, coord)) + d * x.dim;
+                const Vec<T> row = keep >> lane & 1 ? block[p] : Vec<T>{};
+                if constexpr (std::is_same_v<S, T>)
+                    if (x.dim == 1 && width == N) {
+                        unaligned_store<T>(to, row);
+                        continue;
+                    }
+                for (int i = 0; i < width; ++i) to[i * x.dim] = store<S>(row[i]);
+            }
+        }
 }
 
 template <class T> bool finite(const Vec<T> *lanes, int dim, int vectors, uint64_t live) {

@@ -62,6 +62,42 @@ template <class T> inline bool any(IVec<T> mask) {
 #endif
 }
 
+// Transposes N vectors in place, as log2(N) rounds of interleaving row i with row i + N/2.
+#if defined(__AVX512F__)
+inline void transpose(Vec<float> *r) {
+    using V = Vec<float>;
+    for (int round = 0; round < 4; ++round) {
+        V t[16];
+        for (int i = 0; i < 8; ++i) {
+            t[2 * i] = __builtin_shufflevector(r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            t[2 * i + 1] = __builtin_shufflevector(r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        for (int i = 0; i < 16; ++i) r[i] = t[i];
+    }
+}
+inline void transpose(Vec<double> *r) {
+    using V = Vec<double>;
+    for (int round = 0; round < 3; ++round) {
+        V t[8];
+        for (int i = 0; i < 4; ++i) {
+            t[2 * i] = __builtin_shufflevector(r[i], r[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+            t[2 * i + 1] = __builtin_shufflevector(r[i], r[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+        for (int i = 0; i < 8; ++i) r[i] = t[i];
+    }
+}
+#else
+template <class V> inline void transpose(V *r) {
+    constexpr int N = sizeof(V) / sizeof(r[0][0]);
+    for (int i = 0; i < N; ++i)
+        for (int j = 0; j < i; ++j) {
+            const auto x = r[i][j];
+            r[i][j] = r[j][i];
+            r[j][i] = x;
+        }
+}
+#endif
+
 // 2 to the x. Range reduction to [-1/2, 1/2] and a polynomial: relative error below 1e-7 (float), 1e-15 (double).
 // Below the smallest normal number the result is zero, so exp2(-inf) is exactly zero.
 inline Vec<float> exp2(Vec<float> x) {
