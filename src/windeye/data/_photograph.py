@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from importlib import resources
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import UInt8
+import numpy as np
+from jaxtyping import UInt8
 
 # Origin and licence of each: photographs/README.md.
 PHOTOGRAPHS = ("astronaut",)
@@ -38,8 +36,6 @@ def photograph(
         from PIL import Image
     except ImportError as error:
         raise ImportError("photograph needs Pillow: pip install 'windeye[vision]'") from error
-    import numpy as np
-
     with resources.files("windeye.data").joinpath("photographs", f"{name}.jpg").open("rb") as file:
         image = Image.open(file).convert("RGB")
         if size is not None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import cast
 
 # Litter that says nothing about the data and differs from one installation to the next.
 LITTER_SUFFIXES = {".py", ".pyc", ".pyi"}
@@ -31,19 +31,23 @@ BROKEN = (
     subprocess.CalledProcessError,
 )
 
-Member = tuple[str, Callable[[], IO[bytes]]]
+Member = tuple[str, Callable[[], io.BufferedIOBase]]
 
 
 class ArchiveError(Exception):
     """An archive cannot be read, or does not hold what was expected."""
 
 
-def _open_file(path: Path) -> IO[bytes]:
+def _open_file(path: Path) -> io.BufferedIOBase:
     return path.open("rb")
 
 
-def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], tar.extractfile(info))  # None only for what is not a file
+def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> io.BufferedIOBase:
+    return cast(io.BufferedIOBase, tar.extractfile(info))  # None only for what is not a file
+
+
+def _open_zipped(archive: zipfile.ZipFile, name: str) -> io.BufferedIOBase:
+    return cast(io.BufferedIOBase, archive.open(name))
 
 
 def _tar_members(tar: tarfile.TarFile, strip: int) -> Iterator[Member]:
@@ -53,7 +57,7 @@ def _tar_members(tar: tarfile.TarFile, strip: int) -> Iterator[Member]:
             yield "/".join(parts[strip:]), partial(_open_member, tar, info)
 
 
-def _ar_members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
+def _ar_members(file: io.BufferedIOBase) -> Iterator[tuple[str, bytes]]:
     """Name and content of the members of a Unix `ar` archive, which is what a .deb is."""
     if file.read(8) != b"!<arch>\n":
         raise ArchiveError("not a Debian package: the ar header is missing")
@@ -100,11 +104,11 @@ def members(place: Path) -> Iterator[Iterator[Member]]:
     elif place.suffix == ".whl":
         with zipfile.ZipFile(place) as archive:
             names = (name for name in archive.namelist() if not name.endswith("/"))
-            yield ((name, partial(archive.open, name)) for name in names)
+            yield ((name, partial(_open_zipped, archive, name)) for name in names)
     elif place.suffix == ".zip":
         with zipfile.ZipFile(place) as archive:
             names = (name for name in archive.namelist() if not name.endswith("/"))
-            yield ((name.partition("/")[2], partial(archive.open, name)) for name in names)
+            yield ((name.partition("/")[2], partial(_open_zipped, archive, name)) for name in names)
     elif place.suffix == ".deb":
         with _open_deb(place) as tar:
             yield _tar_members(tar, strip=0)

@@ -9,15 +9,14 @@ import gzip
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64, Shaped, UInt8
 
 from windeye.data.assets.cache import AssetPaths
 from windeye.data.assets.manifest import find
 from windeye.data.assets.store import get
-
-if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Float64, Shaped, UInt8
 
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -34,8 +33,6 @@ def read_image(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         from PIL import Image
     except ImportError as error:
         raise ImportError("reading images needs Pillow: pip install 'windeye[vision]'") from error
-    import numpy as np
-
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
 
@@ -45,8 +42,6 @@ def read_idx(path: Path) -> Shaped[np.ndarray, ...]:
 
     Layout: two zero bytes, a type code, the rank, one big-endian u32 per axis, then the values, big-endian, row-major.
     """
-    import numpy as np
-
     content = _read(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX_DTYPES:
         raise ValueError(f"{path.name} is not an IDX file: it starts with {content[:4]!r}")
@@ -63,8 +58,6 @@ def read_text(path: Path) -> str:
 
 def read_table(path: Path) -> Float64[np.ndarray, "row column"]:
     """A comma-separated table of numbers, plain or gzipped."""
-    import numpy as np
-
     return np.loadtxt(path, delimiter=",", ndmin=2)
 
 
