@@ -62,8 +62,8 @@ def attend(
     pattern: Pattern = _EVERYTHING,
     *,
     scale: float | None = None,
-    bias: Float[Tensor, "heads *offsets"] | None = None,
-    key_padding: Bool[Tensor, "batch *grid_kv"] | None = None,
+    bias: Float[Tensor, heads *offsets] | None = None,
+    key_padding: Bool[Tensor, batch *grid_kv] | None = None,
     extra_kv: tuple[Float[Tensor, "batch extra kv_heads head_dim"], Float[Tensor, "batch extra kv_heads value_dim"]]
     | None = None,
     dropout_p: float = 0.0,
@@ -94,7 +94,7 @@ def attend(
         ``out``, or ``(out, lse)``. A row that sees nothing is zero with ``lse = -inf``.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes, devices, pattern or options do not fit; names the argument and the values.
+        ValueError, TypeError: shapes, dtypes, devices, pattern or options do not fit; names the argument and values.
 
     Example:
         >>> import torch, windeye
@@ -239,7 +239,7 @@ def explain(
     key_padding: Tensor | None = None,
     dropout_p: float = 0.0,
 ) -> Explanation:
-    """Which backend `attend` would take and why not the others, with pairs, FLOPs and the predicted gain. Computes nothing.
+    """Which backend `attend` would take and why not the others, with pairs, FLOPs and the predicted gain.
 
     Example:
         >>> import torch, windeye

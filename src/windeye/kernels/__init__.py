@@ -1,1 +1,4 @@
-"""The numbers: one folder per kind of attention, one file per backend. Everything above speaks to them through `windeye.ops`."""
+"""The numbers: one folder per kind of attention, one file per backend.
+
+Everything above speaks to them through `windeye.ops`.
+"""

@@ -98,7 +98,7 @@ class Bound:
         return self.pairs() / everything if everything else 0.0
 
     def flops(self, heads: int = 1, head_dim: int = 64, value_dim: int | None = None, batch: int = 1) -> int:
-        """Multiply-adds counted as two, of both products of a forward pass: ``2 B H pairs (D + Dv)`` (fna, cost model)."""
+        """Operations of both products of a forward pass: ``2 B H pairs (D + Dv)`` (fna spec, cost model)."""
         return 2 * batch * heads * self.pairs() * (head_dim + (head_dim if value_dim is None else value_dim))
 
     def inverse(self) -> Bound:
@@ -106,7 +106,7 @@ class Bound:
         return Bound(self.grid_kv, self.grid, tuple(tuple(t.inverse() for t in term) for term in self.terms))
 
     def mask_mod(self, device: str | torch.device = "cpu") -> Callable[[Any, Any, Any, Any], torch.Tensor]:
-        """The relation as a FlexAttention ``mask_mod(batch, head, query, key) -> bool``, over row-major token numbers."""
+        """The relation as FlexAttention's ``mask_mod(batch, head, query, key) -> bool``, over row-major tokens."""
         import torch
 
         tables = [

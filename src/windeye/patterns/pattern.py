@@ -39,7 +39,7 @@ class Pattern(ABC):
         return self.spec
 
     def bind(self, grid: Sequence[int], grid_kv: Sequence[int] | None = None) -> Bound:
-        """The exact relation between the query tokens of ``grid`` and the key tokens of ``grid_kv`` (default: the same).
+        """The exact relation between the query tokens of ``grid`` and the key tokens of ``grid_kv`` (default ``grid``).
 
         Raises:
             ValueError: the pattern does not fit the grid; names the axis and the values.

@@ -61,7 +61,7 @@ class Causal(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Documents(Pattern):
-    """Packed sequences: tokens see each other only inside their own document. ``Documents(...) & Causal()`` is the usual use.
+    """Packed sequences: tokens see each other only inside their own document; often ``Documents(...) & Causal()``.
 
     Args:
         lengths: tokens of each document, in order; their sum is the length of the sequence. Zero is allowed.
@@ -112,7 +112,7 @@ class Sinks(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Prefix(Pattern):
-    """The first ``n`` tokens of a sequence are visible to everyone, also before them: ``Causal() | Prefix(n)`` is a prefix LM.
+    """The first ``n`` tokens are visible to everyone, also to those before them: ``Causal() | Prefix(n)`` is a prefix LM.
 
     Example:
         >>> (Causal() | Prefix(2)).bind((4,)).keys_of(0)

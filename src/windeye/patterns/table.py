@@ -21,7 +21,7 @@ class AxisTable:
     """Query ``i`` sees the keys ``start[i], start[i] + step, ...`` below ``stop[i]``, all taken modulo ``length``.
 
     ``start`` may be negative and ``stop`` may pass ``length``: the interval then wraps around the axis. It never
-    spans more than ``length`` positions, so no key is counted twice. ``stop <= start`` means that the query sees nothing.
+    spans more than ``length`` positions, so no key is counted twice. With ``stop <= start`` the query sees nothing.
     """
 
     start: Ints

@@ -32,7 +32,7 @@ _FLAGS = {"causal": ("is_causal", True), **{b: ("boundary", b) for b in windows.
 
 
 def evaluate_spec(spec: str) -> Pattern:
-    """Read a spec such as ``Neighborhood(kernel_size=13, stride=4)``. Only pattern names and literals are understood."""
+    """Read a spec such as ``Neighborhood(kernel_size=13, stride=4)``. Only names of patterns and literals."""
     try:
         return _build(ast.parse(spec, mode="eval").body)
     except SyntaxError as error:

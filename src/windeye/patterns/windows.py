@@ -27,8 +27,8 @@ class Neighborhood(Pattern):
         causal:  leader = min(i // s * s + s - 1, L - 1)     start = max(leader - W + 1, 0), keys start .. i
 
     A window counts the query itself; an even window looks one further to the left. ``boundary`` says what happens at
-    the rim: ``"clamp"`` pushes the window back inside (always ``W`` keys), ``"truncate"`` cuts it off, ``"wrap"`` goes on
-    at the other end. Stride is counted in positions of the dilation class. ``s = 1`` is neighbourhood attention,
+    the rim: ``"clamp"`` pushes the window back inside (always ``W`` keys), ``"truncate"`` cuts it off, ``"wrap"``
+    goes on at the other end. Stride is counted in positions of the dilation class. ``s = 1`` is neighbourhood attention,
     ``s = W`` with ``W`` dividing the axis is blocked attention. Source: gna spec, exact mask semantics.
 
     Args:
@@ -81,7 +81,8 @@ class Neighborhood(Pattern):
 def _check_axis(axis: int, keys: int, window: int, stride: int, dilation: int, boundary: Boundary) -> None:
     if window * dilation > keys or window < 1:
         raise ValueError(
-            f"kernel_size {window} with dilation {dilation} needs {max(window, 1) * dilation} keys but axis {axis} has {keys}; "
+            f"kernel_size {window} with dilation {dilation} needs {max(window, 1) * dilation} keys "
+            f"but axis {axis} has {keys}; "
             f"the largest valid kernel_size there is {keys // dilation}"
         )
     if stride > window:
@@ -123,7 +124,7 @@ class Sliding(Pattern):
     """A window over a sequence, cut off at its ends: ``window`` keys including the query itself.
 
     Causal: keys ``i - window + 1 .. i``. Otherwise ``window // 2`` keys before the query and the rest after it.
-    A window longer than the sequence sees all of it. Query and key sequences of different lengths are aligned at the end.
+    A window longer than the sequence sees all of it. Queries and keys of different lengths are aligned at the end.
 
     Example:
         >>> Sliding(3).bind((6,)).keys_of(4)
@@ -242,9 +243,9 @@ class TileWindow(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Inward(Pattern):
-    """FreeSwim's window of the training size: half size ``r = train // 2``, window ``2 r + 1``, pushed inwards at borders.
+    """FreeSwim's window of the training size: half size ``r = train // 2``, window ``2 r + 1``, pushed inwards.
 
-    An axis with ``train_shape`` -1, or one that the window would outgrow, is not restricted (freeswim spec, mechanism 1).
+    An axis with ``train_shape`` -1, or one that the window would outgrow, is not restricted (freeswim spec, part 1).
 
     Example:
         >>> Inward(4).bind((9,)).keys_of(0)

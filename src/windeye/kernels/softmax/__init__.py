@@ -1,1 +1,1 @@
-"""Softmax attention over bound patterns. Every backend returns ``(out, lse)``; `registry` says which one runs and why."""
+"""Softmax attention over bound patterns. Every backend returns ``(out, lse)``; `registry` says which runs."""

@@ -8,8 +8,11 @@ transposed, masks are bits, and rows that no lane sees are never read.
 from __future__ import annotations
 
 import os
+import sys
 from functools import lru_cache
+from importlib import import_module
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +24,13 @@ from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
 from windeye.patterns import Bound
 
 try:
-    from windeye import _cpu
+    _cpu: Any = import_module("windeye._cpu")
+    _missing = ""
 except ImportError as error:
     _cpu = None
     _missing = (
-        f"the compiled module windeye._cpu is missing ({error}); reinstall windeye with a C++17 compiler (gcc or clang) at hand"
+        f"the compiled module is missing ({error}); reinstall windeye where a C++17 compiler (gcc or clang) is found"
     )
-else:
-    _missing = ""
 
 name = "cpu"
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
@@ -105,16 +107,14 @@ def backward(
     grad_lse: torch.Tensor,
 ) -> operator.Gradients:
     """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
-    grads = tuple(torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value))
+    grads = [torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value)]
     grad_bias = None if bias is None else torch.zeros_like(bias)
     if not problem.bound.terms or query.numel() == 0 or key.numel() == 0:
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
     call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
     delta = torch.empty_like(lse)
     grad_lse = grad_lse.to(lse.dtype).contiguous()
-    call.set_gradients(
-        _strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads)
-    )
+    call.set_gradients(_strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads))
     partial = None
     if bias is not None:
         tiles = prod(len(axis.begin) - 1 for axis in plan(problem.bound, _lanes(problem.dtype)).forward.axes)
@@ -124,7 +124,7 @@ def backward(
     call.backward()
     if bias is not None and partial is not None:
         grad_bias = partial.sum(dim=(0, 2)).to(bias.dtype)
-    return *grads, grad_bias
+    return grads[0], grads[1], grads[2], grad_bias
 
 
 def _lanes(dtype: torch.dtype) -> int:
@@ -132,7 +132,7 @@ def _lanes(dtype: torch.dtype) -> int:
 
 
 @lru_cache(maxsize=128)
-def _relation(bound: Bound, lanes_per_vector: int) -> object:
+def _relation(bound: Bound, lanes_per_vector: int) -> Any:
     """The plan as the C++ side holds it."""
     work = plan(bound, lanes_per_vector)
     pad = AXES - bound.rank
@@ -177,7 +177,7 @@ def _call(
     bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
-) -> tuple[object, list[torch.Tensor]]:
+) -> tuple[Any, list[torch.Tensor]]:
     """A call with everything but gradients set, and the tensors that must outlive it."""
     shape = [problem.batch, problem.heads, problem.kv_heads, problem.head_dim, problem.value_dim]
     relation = _relation(problem.bound, _lanes(problem.dtype))
@@ -207,6 +207,4 @@ def _strides(tensor: torch.Tensor) -> list[int]:
 
 
 if _cpu is not None:
-    import sys
-
-    operator.KERNELS[name] = sys.modules[__name__]  # type: ignore[assignment]
+    operator.KERNELS[name] = sys.modules[__name__]

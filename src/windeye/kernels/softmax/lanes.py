@@ -21,7 +21,7 @@ AXES = 3
 """The kernel sees three axes always; grids of lower rank get leading axes of length one."""
 
 ROW_OVERHEAD = 0.35
-"""Cost of bringing one row to a tile, in units of one vector of lanes working on it (measured: masks, pointers, loads)."""
+"""Cost of bringing one row to a tile (masks, pointers, loads), in units of one vector of lanes working on it."""
 
 Ints = npt.NDArray[np.int32]
 
@@ -108,9 +108,7 @@ def _side(
     vectors, box = _best_box(grid, terms, classes, lanes_per_vector)
     axes = tuple(_cut(grid[a], classes[a], box[a]) for a in range(AXES))
     row_order = tuple(_class_order(grid_rows[a], classes[a]) for a in range(AXES))
-    cover = tuple(
-        tuple(_cover(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms
-    )
+    cover = tuple(tuple(_cover(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
     return SidePlan(vectors * lanes_per_vector, box, axes, row_order, cover)
 
 

@@ -79,13 +79,14 @@ def problem_of(
 
 
 def check_tensors(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-    """Refuse tensors that do not describe one attention problem; the error names the argument, the axis and the values."""
+    """Refuse tensors that do not describe one attention problem; errors name the argument, the axis and the values."""
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
         if tensor.dim() < 4:
             raise ValueError(
-                f"{name} must be [batch, *grid, heads, head_dim] with at least one grid axis, got shape {tuple(tensor.shape)}"
+                f"{name} must be [batch, *grid, heads, head_dim] with at least one grid axis, "
+                f"got shape {tuple(tensor.shape)}"
             )
         if tensor.dtype not in DTYPES:
             raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {tensor.dtype}")
@@ -115,7 +116,8 @@ def check_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> No
     rank = query.dim() - 3
     if bias.dim() != rank + 1 or bias.shape[0] != query.shape[-2]:
         raise ValueError(
-            f"bias must be [heads, *offsets] = [{query.shape[-2]}, {rank} axes of offsets], got shape {tuple(bias.shape)}"
+            f"bias must be [heads, *offsets] with {query.shape[-2]} heads and {rank} axes of offsets, "
+            f"got shape {tuple(bias.shape)}"
         )
     for axis, offsets in enumerate(bias.shape[1:]):
         if offsets % 2 == 0:
