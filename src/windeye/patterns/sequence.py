@@ -112,7 +112,7 @@ class Sinks(Pattern):
 
 @dataclass(frozen=True, repr=False)
 class Prefix(Pattern):
-    """The first ``n`` tokens are visible to everyone, also to those before them: ``Causal() | Prefix(n)`` is a prefix LM.
+    """The first ``n`` tokens are visible to all, also to those before them: ``Causal() | Prefix(n)`` is a prefix LM.
 
     Example:
         >>> (Causal() | Prefix(2)).bind((4,)).keys_of(0)

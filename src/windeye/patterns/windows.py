@@ -28,7 +28,7 @@ class Neighborhood(Pattern):
 
     A window counts the query itself; an even window looks one further to the left. ``boundary`` says what happens at
     the rim: ``"clamp"`` pushes the window back inside (always ``W`` keys), ``"truncate"`` cuts it off, ``"wrap"``
-    goes on at the other end. Stride is counted in positions of the dilation class. ``s = 1`` is neighbourhood attention,
+    goes on at the other end. Stride counts positions of the dilation class. ``s = 1`` is neighbourhood attention,
     ``s = W`` with ``W`` dividing the axis is blocked attention. Source: gna spec, exact mask semantics.
 
     Args:
