@@ -62,8 +62,8 @@ def attend(
     pattern: Pattern = _EVERYTHING,
     *,
     scale: float | None = None,
-    bias: Float[Tensor, heads *offsets] | None = None,
-    key_padding: Bool[Tensor, batch *grid_kv] | None = None,
+    bias: Float[Tensor, heads * offsets] | None = None,
+    key_padding: Bool[Tensor, batch * grid_kv] | None = None,
     extra_kv: tuple[Float[Tensor, "batch extra kv_heads head_dim"], Float[Tensor, "batch extra kv_heads value_dim"]]
     | None = None,
     dropout_p: float = 0.0,
@@ -121,6 +121,7 @@ def attend(
     problem = problem_of(
         pattern, query, key, value, scale=float(scale), dropout_p=float(dropout_p), has_bias=bias is not None,
         has_key_padding=key_padding is not None, needs_grad=needs_grad,
+        needs_lse=return_lse or extra_kv is not None,
     )  # fmt: skip
     out, lse = registry.choose(problem, backend).attend(problem, query, key, value, bias, key_padding, seed)
     if extra_kv is not None:
@@ -238,6 +239,7 @@ def explain(
     bias: Tensor | None = None,
     key_padding: Tensor | None = None,
     dropout_p: float = 0.0,
+    return_lse: bool = False,
 ) -> Explanation:
     """Which backend `attend` would take and why not the others, with pairs, FLOPs and the predicted gain.
 
@@ -251,7 +253,7 @@ def explain(
     check_tensors(query, key, value)
     problem = problem_of(
         pattern, query, key, value, scale=1.0, dropout_p=dropout_p, has_bias=bias is not None,
-        has_key_padding=key_padding is not None, needs_grad=query.requires_grad,
+        has_key_padding=key_padding is not None, needs_grad=query.requires_grad, needs_lse=return_lse,
     )  # fmt: skip
     bound = problem.bound
     chosen = registry.choose(problem).name

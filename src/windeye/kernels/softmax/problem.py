@@ -31,6 +31,7 @@ class Problem:
     has_bias: bool = False
     has_key_padding: bool = False
     needs_grad: bool = False
+    needs_lse: bool = True
 
     @property
     def bound(self) -> Bound:
@@ -57,6 +58,7 @@ def problem_of(
     has_bias: bool = False,
     has_key_padding: bool = False,
     needs_grad: bool = False,
+    needs_lse: bool = True,
 ) -> Problem:
     """Read the facts off the tensors, which must have passed `check_tensors`."""
     return Problem(
@@ -75,6 +77,7 @@ def problem_of(
         has_bias=has_bias,
         has_key_padding=has_key_padding,
         needs_grad=needs_grad,
+        needs_lse=needs_lse,
     )
 
 
