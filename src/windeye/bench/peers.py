@@ -95,7 +95,7 @@ def flex(data: Inputs, pattern: Pattern) -> Run:
 
 @lru_cache(maxsize=1)
 def _compiled_flex() -> Callable[..., Tensor]:
-    # One compiled function for all patterns: the relation is an argument. A full graph, so that it never runs uncompiled.
+    # One compiled function for all patterns: the relation is an argument. A full graph never runs uncompiled.
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compile(flex_attention, dynamic=False, fullgraph=True)
