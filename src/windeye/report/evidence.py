@@ -1,4 +1,4 @@
-"""What a run leaves behind: a claim, a rule fixed before the run, rows of numbers, a verdict, and how to run it again."""
+"""What a run leaves behind: a claim, a rule fixed before the run, rows of numbers, a verdict, how to run it again."""
 
 from __future__ import annotations
 
