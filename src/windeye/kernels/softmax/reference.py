@@ -1,6 +1,8 @@
 """The oracle backend: dense attention with the mask of the bound pattern, in plain differentiable torch.
 
 Quadratic in memory and meant to be obviously right; float64 and double backward work because autograd does the rest.
+A NaN among the values reaches every row of its batch and head (zero times NaN), unless no query sees that key; NaN in a
+query or key stays where it is seen.
 """
 
 from __future__ import annotations

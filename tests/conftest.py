@@ -1,0 +1,18 @@
+"""Tests run on one thread each, reproducibly."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="needs a CUDA device, none is visible")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)

@@ -1,0 +1,1 @@
+"""Truths written as loops: slow, and obviously right."""
