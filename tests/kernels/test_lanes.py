@@ -1,0 +1,65 @@
+"""The plan of the C++ kernel: every allowed pair is visited, and shared windows cost no more than the FLOP bound."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from oracles.problems import PROBLEMS, problems
+from windeye import Blocks, Neighborhood
+from windeye.kernels.softmax.lanes import AXES, plan
+
+
+def visited(side, grid, grid_rows):
+    """Which (lane, row) pairs a side of the plan looks at, as a dense bool array; also that no lane is in two tiles."""
+    pad = AXES - len(grid)
+    grid, grid_rows = (1,) * pad + grid, (1,) * pad + grid_rows
+    seen = np.zeros((*grid, *grid_rows), dtype=bool)
+    count = np.zeros(grid, dtype=int)
+    for tile in np.ndindex(*(len(axis.begin) - 1 for axis in side.axes)):
+        lanes = [axis.order[axis.begin[t] : axis.begin[t + 1]] for axis, t in zip(side.axes, tile, strict=True)]
+        assert np.prod([len(own) for own in lanes]) <= side.lanes
+        count[np.ix_(*lanes)] += 1
+        for term in side.cover:
+            rows = []
+            for axis in range(AXES):
+                base, size, first, number = term[axis][tile[axis]]
+                rows.append([side.row_order[axis][base + (first + i) % size] for i in range(number)])
+            seen[np.ix_(*lanes, *rows)] = True
+    assert (count == 1).all()
+    return seen.reshape(int(np.prod(grid)), int(np.prod(grid_rows)))
+
+
+def check(problem, lanes):
+    bound = problem.pattern.bind(problem.grid, problem.grid_kv)
+    if not bound.terms:
+        return
+    mask = bound.mask().numpy()
+    work = plan(bound, lanes)
+    assert (visited(work.forward, bound.grid, bound.grid_kv) >= mask).all()
+    assert (visited(work.transposed, bound.grid_kv, bound.grid) >= mask.T).all()
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+@pytest.mark.parametrize("problem", [p for p in PROBLEMS if np.prod(p.grid) < 100], ids=str)
+def test_every_allowed_pair_is_visited(problem, lanes):
+    check(problem, lanes)
+
+
+@given(problem=problems())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_every_allowed_pair_is_visited_on_random_problems(problem):
+    check(problem, 8)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "grid"),
+    [
+        (Neighborhood(16, stride=8), (64, 64)),
+        (Neighborhood((8, 12, 12), stride=4), (16, 32, 32)),
+        (Neighborhood(16, stride=16), (64, 64)),
+        (Blocks(8), (64, 64)),
+    ],
+)
+def test_stride_groups_reach_the_flop_bound(pattern, grid):
+    bound = pattern.bind(grid)
+    assert plan(bound, 16).forward.visited_pairs == bound.pairs()
