@@ -59,7 +59,10 @@ def attend(
     run = _flex_attention() if torch.compiler.is_compiling() else _compiled()
     options = {"block_mask": mask, "scale": problem.scale, "enable_gqa": problem.heads != problem.kv_heads}
     if problem.needs_lse or problem.device.type != "cpu":
-        out, lse = run(q, k, v, return_lse=True, **options)
+        from torch.nn.attention.flex_attention import AuxRequest
+
+        out, aux = run(q, k, v, return_aux=AuxRequest(lse=True), **options)
+        lse = aux.lse
     else:
         out = run(q, k, v, **options)
         lse = out.new_full(out.shape[:-1], torch.nan)  # nobody asked for it; a reader would notice
