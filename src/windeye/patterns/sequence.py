@@ -95,6 +95,7 @@ class Sinks(Pattern):
     """The first ``n`` tokens of a sequence stay visible, but never from the future: ``Sliding(256) | Sinks(4)``.
 
     Example:
+        >>> from windeye.patterns import Sliding
         >>> (Sliding(2) | Sinks(1)).bind((6,)).keys_of(4)
         [0, 3, 4]
     """

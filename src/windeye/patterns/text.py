@@ -68,7 +68,7 @@ def parse(text: str) -> Pattern:
         >>> parse("neighborhood 13 stride 4").spec
         'Neighborhood(kernel_size=13, stride=4)'
         >>> parse("sliding 256 | sinks 4").bind((1024,)).pairs()
-        230914
+        232570
     """
     if "(" in text:
         built = evaluate_spec(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 import numpy as np
@@ -43,12 +43,13 @@ class SidePlan:
     axes: tuple[AxisLanes, ...]
     row_order: tuple[Ints, ...]
     cover: tuple[tuple[Ints, ...], ...]
+    rows: int
+    """Rows that all tiles read together, all terms counted."""
 
     @property
     def visited_pairs(self) -> int:
         """Pairs computed: lanes that idle in incomplete tiles are counted, they cost as much."""
-        rows = sum(prod(int(axis[:, 3].sum()) for axis in term) for term in self.cover)
-        return rows * self.lanes
+        return self.rows * self.lanes
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,8 @@ def _side(
     axes = tuple(_cut(grid[a], classes[a], box[a]) for a in range(AXES))
     row_order = tuple(_class_order(grid_rows[a], classes[a]) for a in range(AXES))
     cover = tuple(tuple(_cover(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
-    return SidePlan(vectors * lanes_per_vector, box, axes, row_order, cover)
+    rows = sum(prod(_rows_read(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
+    return SidePlan(vectors * lanes_per_vector, box, axes, row_order, cover, rows)
 
 
 def _best_box(
@@ -147,6 +149,17 @@ def _rows(table: AxisTable | None, lanes: AxisLanes, queries: int) -> float:
     if table is None:
         return float(len(lanes.begin) - 1) * queries
     return float(_span(table, lanes)[1].sum())
+
+
+def _rows_read(table: AxisTable | None, lanes: AxisLanes, rows: int, classes: int) -> int:
+    """Rows that at least one lane of their tile sees, over all tiles of one axis; others are passed over unread."""
+    if table is None:
+        return (len(lanes.begin) - 1) * rows
+    if table.step == classes:
+        return int(_span(table, lanes)[1].sum())
+    keys = np.arange(rows)
+    tiles = (lanes.order[a:b].astype(np.int64) for a, b in pairwise(lanes.begin))
+    return sum(np.count_nonzero(table.allowed(tile[:, None], keys).any(axis=0)) for tile in tiles)
 
 
 def _class_order(length: int, classes: int) -> Ints:

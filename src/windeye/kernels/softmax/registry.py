@@ -30,7 +30,10 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "natten": natten, "flex": flex, "reference": reference}
-"""In the order in which "auto" tries them. natten and flex serve GPUs until windeye's own kernels take their place."""
+
+AUTO: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "cuda": ("natten", "flex", "reference")}
+"""What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels take their place. On
+CPUs flex runs only by name: it compiles for seconds and is no faster than dense attention (docs/performance.md)."""
 
 
 def refusals(problem: Problem) -> dict[str, str | None]:
@@ -45,9 +48,9 @@ def choose(problem: Problem, name: str = "auto") -> Backend:
         ValueError: the name is unknown, or the named backend cannot run this problem; gives its reason.
     """
     if name == "auto":
-        for backend in BACKENDS.values():
-            if backend.can_run(problem) is None:
-                return backend
+        for candidate in AUTO.get(problem.device.type, ("reference",)):
+            if BACKENDS[candidate].can_run(problem) is None:
+                return BACKENDS[candidate]
     if name not in BACKENDS:
         raise ValueError(f'backend must be "auto" or one of {", ".join(BACKENDS)}, got {name!r}')
     reason = BACKENDS[name].can_run(problem)
