@@ -57,12 +57,19 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evidence, list[tupl
 
 def test_smoke_has_every_arm_with_equal_parameters(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
     evidence, _, path = smoke
-    assert {row.arm for row in evidence.rows} == {arm.name for arm in fna.ARMS}
+    assert {row.arm for row in evidence.rows if row.metric == fna.ACCURACY} == {arm.name for arm in fna.ARMS}
     assert len({evidence.row(arm.name, "parameters").values for arm in fna.ARMS}) == 1
     assert len(path.read_text().splitlines()) == len(fna.ARMS)
     assert all(0 <= evidence.row(arm.name, fna.ACCURACY).mean <= 1 for arm in fna.ARMS)
     assert evidence.verdict == fna.verdict(evidence.rows)
     assert [picture.content.startswith("<svg") for picture in evidence.pictures] == [True]
+
+
+def test_paired_differences_are_rows(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
+    evidence, _, _ = smoke
+    gap = evidence.row("NA minus blocks", "paired accuracy difference").mean
+    expected = evidence.row("NA", fna.ACCURACY).mean - evidence.row("blocks", fna.ACCURACY).mean
+    assert gap == pytest.approx(100 * expected)
 
 
 def test_smoke_shift_errors_are_those_of_the_mechanism(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:

@@ -28,6 +28,14 @@ BATCH, RATE, DECAY, WARM_UP = 25, 2e-3, 0.05, 0.1
 LOCAL, DILATED = windeye.Neighborhood(3), windeye.Neighborhood(3, dilation=2)
 
 ACCURACY, SHARE, SHIFT = "test accuracy", "attention FLOPs over full", "shift error"
+PAIRS = (
+    ("NA+dilated", "NA"),
+    ("NA", "blocks"),
+    ("NA+dilated", "blocks"),
+    ("NA+dilated", "full"),
+    ("NA", "NA permuted"),
+)
+"""Arms whose difference is also a row of its own, so that its spread over seeds can be seen."""
 MARGIN, NEAR = 0.5, 1.0
 """Points of accuracy: what still counts as "at least", and as "within 1 point of full"."""
 EXACT, LARGE = 1e-10, 0.1
@@ -49,9 +57,12 @@ RULE = (
 LIMITS = (
     "8x8 images of digits, one token per pixel, 4 layers of width 64, short training without augmentation: nothing "
     "about ImageNet or detection. Seeds share one pool of 1797 images, so splits overlap. No MNIST: no such asset. "
-    "Rate, batch and length were chosen from five short runs of the full arm alone, with a seed that is not reported; "
-    "no arm is trained to its limit. Speed is "
-    "not measured here but by `windeye bench softmax`; at 64 tokens windows save FLOPs, hardly time."
+    "Rate, batch and length were chosen from five short runs of the full arm alone, with a seed that is not reported "
+    "(this setting 92.8 %, the best of the five 93.2 % with batches of 10); no arm is trained to its limit. Speed is "
+    "not measured here but by `windeye bench softmax`; at 64 tokens windows save FLOPs, hardly time. Added after the "
+    "first default run: paired differences between windowed arms spread by more than a point over seeds, more than "
+    "the margin, so 'shown' says that no loss beyond the margin was seen and cannot say which of NA, NA+dilated and "
+    "blocks is best; and full lies so far behind in this short training that staying within a point of it is no test."
 )
 
 
@@ -288,10 +299,7 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
         KeyError: a row that the rule needs is not there.
     """
     values = {(row.arm, row.metric): row.values for row in rows}
-    ahead = {
-        pair: _mean_points(values[pair[0], ACCURACY], values[pair[1], ACCURACY])
-        for pair in (("NA+dilated", "NA"), ("NA", "blocks"), ("NA+dilated", "blocks"), ("NA+dilated", "full"))
-    }
+    ahead = {pair: _mean_points(values[pair[0], ACCURACY], values[pair[1], ACCURACY]) for pair in PAIRS[:4]}
     found = [
         Check(f"{a} at least {b} in test accuracy (margin {MARGIN} points)", f"{ahead[a, b]:+.2f}", held)
         for a, b, held in (
@@ -337,6 +345,9 @@ def _rows(outcomes: dict[tuple[str, int], Outcome], seeds: tuple[int, ...]) -> t
             Row(arm.name, SHIFT, tuple(outcome["shift"] for outcome in mine), "relative"),
             Row(arm.name, "parameters", (float(mine[0]["parameters"]),), ""),
         ]
+    for first, second in PAIRS:
+        gaps = (100 * (outcomes[first, seed]["accuracy"] - outcomes[second, seed]["accuracy"]) for seed in seeds)
+        rows.append(Row(f"{first} minus {second}", "paired accuracy difference", tuple(gaps), "points"))
     return tuple(rows)
 
 
