@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from windeye.patterns import AxisTable, Bound
+from windeye.tiling import common_classes
 
 AXES = 3
 """The kernel sees three axes always; grids of lower rank get leading axes of length one."""
@@ -69,27 +70,13 @@ def plan(bound: Bound, lanes_per_vector: int) -> Plan:
     point = AxisTable(np.zeros(1, np.int64), np.ones(1, np.int64), 1, 1)
     terms = tuple((point,) * pad + term for term in bound.terms)
     grid, grid_kv = (1,) * pad + bound.grid, (1,) * pad + bound.grid_kv
-    classes = tuple(_classes([term[axis] for term in terms]) for axis in range(AXES))
+    classes = tuple(common_classes([term[axis] for term in terms]) for axis in range(AXES))
     back = tuple(tuple(_inverse(table) for table in term) for term in terms)
     return Plan(
         _side(grid, grid_kv, terms, classes, lanes_per_vector),
         _side(grid_kv, grid, back, classes, lanes_per_vector),
         classes,
     )
-
-
-def _classes(tables: list[AxisTable]) -> int:
-    steps = {table.step for table in tables}
-    if len(steps) != 1:
-        return 1
-    step = steps.pop()
-    return step if step == 1 or all(_evenly_spaced(table) for table in tables) else 1
-
-
-def _evenly_spaced(table: AxisTable) -> bool:
-    """Whether query ``i`` belongs to residue class ``i mod step``, as on equal grids."""
-    live = table.stop > table.start
-    return bool(np.all((table.start % table.step == np.arange(table.queries) % table.step)[live]))
 
 
 def _inverse(table: AxisTable) -> AxisTable | None:
@@ -159,7 +146,7 @@ def _rows_read(table: AxisTable | None, lanes: AxisLanes, rows: int, classes: in
         return int(_span(table, lanes)[1].sum())
     keys = np.arange(rows)
     tiles = (lanes.order[a:b].astype(np.int64) for a, b in pairwise(lanes.begin))
-    return sum(np.count_nonzero(table.allowed(tile[:, None], keys).any(axis=0)) for tile in tiles)
+    return sum(int(table.allowed(tile[:, None], keys).any(axis=0).sum()) for tile in tiles)
 
 
 def _class_order(length: int, classes: int) -> Ints:
