@@ -110,7 +110,7 @@ def simulate(
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}")
     bound = pattern.bind(grid)
-    boxes, tiles = _tile(q_tile, bound.rank, "q_tile"), _tile(kv_tile, bound.rank, "kv_tile")
+    boxes, tiles = tile_of(q_tile, bound.rank, "q_tile"), tile_of(kv_tile, bound.rank, "kv_tile")
     full = prod(-(-n // t) for n, t in zip(bound.grid, boxes, strict=True)) * prod(
         -(-n // t) for n, t in zip(bound.grid_kv, tiles, strict=True)
     )
@@ -153,13 +153,13 @@ def is_fully_block_sparse(
         True
     """
     bound = pattern.bind(grid)
-    terms = visits(bound, _tile(q_tile, bound.rank, "q_tile"), _tile(kv_tile, bound.rank, "kv_tile"), mode)
+    terms = visits(bound, tile_of(q_tile, bound.rank, "q_tile"), tile_of(kv_tile, bound.rank, "kv_tile"), mode)
     return _unmasked(bound, terms, mode)
 
 
-def _tile(tile: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
-    plain = tile if isinstance(tile, int) else tuple(tile)
-    return per_axis(check_axes(plain, name, 1), rank, name)
+def tile_of(tile: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
+    """A tile as one size per axis."""
+    return per_axis(check_axes(tuple(tile) if isinstance(tile, Sequence) else tile, name, 1), rank, name)
 
 
 def _unmasked(bound: Bound, terms: tuple[tuple[AxisVisits, ...], ...], mode: Mode) -> bool:

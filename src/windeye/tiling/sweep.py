@@ -11,7 +11,7 @@ from math import log, prod
 from windeye.patterns import Neighborhood
 from windeye.patterns.pattern import check_grid, per_axis
 from windeye.tiling.boxes import Mode
-from windeye.tiling.simulate import Reduce, Simulation, simulate
+from windeye.tiling.simulate import Reduce, Simulation, simulate, tile_of
 
 DEFAULT_TILES = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}
 """Boxes of 64 tokens, as most kernels take them."""
@@ -51,8 +51,8 @@ def sweep_strides(
     kernel = per_axis(plain.kernel_size, rank, "kernel_size")
     dilation = per_axis(plain.dilation, rank, "dilation")
     causal = per_axis(plain.is_causal, rank, "is_causal")
-    queries = _tiles(q_tile, rank, "q_tile")
-    keys = _tiles(kv_tile, rank, "kv_tile")
+    queries = tile_of(q_tile, rank, "q_tile")
+    keys = tile_of(kv_tile, rank, "kv_tile")
     kept: list[list[int]] = []
     for axis in range(rank):
         window = shape[axis] // dilation[axis] if kernel[axis] == -1 else kernel[axis]
@@ -99,7 +99,7 @@ def suggest(
     Args:
         grid: tokens per axis.
         density: wanted share of pairs, above 0 and at most 1.
-        q_tile, kv_tile: tiles of the kernel; default boxes of 64 tokens, clipped to the grid.
+        q_tile, kv_tile: tiles of the kernel; default boxes of 64 tokens, at most a quarter of each axis.
         mode: how key tiles are laid.
         most: how many to return.
 
@@ -116,9 +116,9 @@ def suggest(
     if 0 in shape:
         raise ValueError(f"grid must have tokens on every axis, got {shape}")
     rank = len(shape)
-    usual = DEFAULT_TILES.get(rank, (4,) * rank)
-    queries = _clip(usual if q_tile is None else _tiles(q_tile, rank, "q_tile"), shape)
-    keys = _clip(usual if kv_tile is None else _tiles(kv_tile, rank, "kv_tile"), shape)
+    usual = tuple(min(t, max(1, n // 4)) for t, n in zip(DEFAULT_TILES.get(rank, (4,) * rank), shape, strict=True))
+    queries = usual if q_tile is None else tile_of(q_tile, rank, "q_tile")
+    keys = usual if kv_tile is None else tile_of(kv_tile, rank, "kv_tile")
     axes = [sorted({*range(t, n + 1, t), n}) for n, t in zip(shape, keys, strict=True)]
     windows = sorted(product(*axes), key=lambda window: (_distance(window, shape, density), _skew(window, shape)))
     near = [window for window in windows if _distance(window, shape, density) <= log(1.5)] or windows[:most]
@@ -167,11 +167,3 @@ def _skew(window: tuple[int, ...], shape: tuple[int, ...]) -> float:
     """How unlike the shapes of window and grid are: the range of log ratios over axes."""
     ratios = [log(w / n) for w, n in zip(window, shape, strict=True)]
     return max(ratios) - min(ratios)
-
-
-def _tiles(tile: int | Sequence[int], rank: int, name: str) -> tuple[int, ...]:
-    return per_axis(tile if isinstance(tile, int) else tuple(tile), rank, name)
-
-
-def _clip(tile: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(min(t, n) for t, n in zip(tile, shape, strict=True))
