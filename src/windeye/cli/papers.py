@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 from windeye.cli.arguments import bad_input
+from windeye.papers.card import FAMILIES, Card, cards, hint, search
+from windeye.papers.registry import evidence_of, state
+from windeye.report import Evidence
 
 NOT_SHOWN = 1
 INTERRUPTED = 130
@@ -17,49 +20,79 @@ INTERRUPTED = 130
 
 def papers(
     words: Annotated[list[str] | None, typer.Argument(help="Words to search for; a slug alone shows its card.")] = None,
-    family: Annotated[str | None, typer.Option(help="Only one family, such as windows.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    family: Annotated[str | None, typer.Option(help=f"Only one family: {', '.join(FAMILIES)}.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as JSON.")] = False,
 ) -> None:
     """Search and list the published systems, each with its state: planned, built or works."""
-    from windeye.papers.card import FAMILIES, cards, search
-    from windeye.papers.registry import evidence_of, state
-
     with bad_input():
         if family is not None and family not in FAMILIES:
             raise ValueError(f"--family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    one = cards().get(words[0]) if words and len(words) == 1 else None
-    found = [one] if one else [c for c in search(" ".join(words or [])) if family in (None, c.family)]
+        wanted = " ".join(words or [])
+        one = cards().get(wanted.lower())
+        if one and family not in (None, one.family):
+            raise ValueError(f"{one.slug} is of the family {one.family}, not {family}")
+    found = [one] if one else [card for card in search(wanted) if family in (None, card.family)]
     if as_json:
         typer.echo(json.dumps([asdict(card) | {"state": state(card)} for card in found], indent=1))
-        return
+    elif one:
+        _print_card(one)
+    elif found:
+        _print_list(found)
+    else:
+        within = f" in the family {family}" if family else ""
+        typer.echo(f"no system{within} mentions {wanted!r}; {hint(wanted)}")
+
+
+def _print_card(card: Card) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console()
-    if one:
-        evidence = evidence_of(one)
-        console.print(f"[bold]{one.title}[/] ({one.slug})\n{one.authors}, {one.posted}, {one.url}")
-        console.print(f"{one.code or 'no official code known'}\n\n{one.summary}\n\n[bold]To show:[/] {one.claim}")
-        console.print(f"[bold]State:[/] {state(one)}" + (f"; last run: {evidence.verdict}" if evidence else ""))
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("slug", "title", "posted", "state"):
-        table.add_column(column, no_wrap=column != "title")
-    for card in found:
-        table.add_row(card.slug, card.title, card.posted, _coloured(state(card)))
+    meaning = {
+        "planned": "planned: there is this card, and no experiment yet",
+        "built": f"built: run its experiment with `windeye run {card.slug}`",
+        "works": f"works: repeat its experiment with `windeye run {card.slug}`",
+    }
+    console = Console(highlight=False)
+    console.print(Text(f"{card.slug}: {card.title}", "bold"))
+    for line in (f"{card.authors}, {card.posted}", card.url, card.code or "no official code"):
+        console.print(Text(line, "dim"), soft_wrap=line.startswith("https://"))
+    console.print(Text(f"\n{card.summary}\n"))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(Text("to show", "bold"), Text(card.claim))
+    facts.add_row(Text("state", "bold"), Text(meaning[state(card)]))
+    if evidence := evidence_of(card):
+        run_at = f"budget {evidence.budget}, {len(evidence.seeds)} seeds"
+        facts.add_row(Text("last run", "bold"), Text(f"{evidence.verdict} ({run_at})"))
+    console.print(facts)
+
+
+def _print_list(found: list[Card]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for name in ("slug", "title", "posted", "state"):
+        table.add_column(name, no_wrap=name != "title", overflow="fold")
+    colours = {"works": "green", "built": "yellow", "planned": "dim"}
+    for family, meaning in FAMILIES.items():
+        of_family = [card for card in found if card.family == family]
+        if of_family:
+            table.add_row(Text(family, "bold"), Text(meaning, "bold"))
+        for card in of_family:
+            told = state(card)
+            table.add_row(f"  {card.slug}", Text(card.title), card.posted[:7], Text(told, colours[told]))
     console.print(table)
-    console.print(f"{len(found)} of {len(cards())} systems", style="dim")
-
-
-def _coloured(state: str) -> str:
-    return {"works": "[green]works[/]", "built": "[yellow]built[/]"}.get(state, "[dim]planned[/]")
+    console.print(f"{len(found)} of {len(cards())} systems; `windeye papers SLUG` shows one", style="dim")
 
 
 def run(
     slug: Annotated[str, typer.Argument(help="Which paper, such as gna.")],
     budget: Annotated[str, typer.Option(help="smoke (seconds), default (minutes) or full.")] = "default",
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Repeat for several; default the paper's.")] = None,
-    device: Annotated[str, typer.Option()] = "cpu",
+    device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
     data: Annotated[Path | None, typer.Option(help="A folder with real data, where the experiment takes one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; default runs/SLUG.")] = None,
     open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
@@ -91,19 +124,16 @@ def run(
     if as_json:
         typer.echo(report.json.read_text())
     else:
-        _print(evidence, report.html)
+        _print_evidence(evidence, report.html)
     if open_report:
         typer.launch(str(report.html))
     raise typer.Exit(0 if evidence.verdict == "shown" else NOT_SHOWN)
 
 
-def _print(evidence: object, html: Path) -> None:
+def _print_evidence(evidence: Evidence, html: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from windeye.report import Evidence
-
-    assert isinstance(evidence, Evidence)
     console = Console()
     table = Table(box=None, pad_edge=False)
     for column in ("arm", "metric", "mean", "spread", "n", "unit"):
