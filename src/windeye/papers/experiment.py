@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -40,3 +41,16 @@ class Experiment(Protocol):
     SEEDS: dict[Budget, tuple[int, ...]]
 
     def experiment(self, run: Run) -> Evidence: ...
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Numbers do not depend on how many cores are free, and tensors this small gain nothing from more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

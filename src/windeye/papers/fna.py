@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import windeye
-from windeye.papers.experiment import Budget, Run
+from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.patterns import Pattern
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
@@ -115,7 +114,7 @@ def experiment(run: Run) -> Evidence:
     images, labels = digits()
     parts = [(arm, seed) for seed in run.seeds for arm in ARMS]
     outcomes: dict[tuple[str, int], Outcome] = {}
-    with _one_thread():
+    with one_thread():
         for done, (arm, seed) in enumerate(parts):
             name = f"{arm.name}, seed {seed}, {plan.epochs} epochs"
 
@@ -367,14 +366,3 @@ def _picture(rows: tuple[Row, ...]) -> Picture:
     axes.set_xlabel("test accuracy, %")
     caption = "Dots are seeds, bars their mean; in brackets the share of full attention's FLOPs."
     return as_svg(figure, "Digits, one token per pixel", caption)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Numbers do not depend on how many cores are free, and tensors this small gain nothing from more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
