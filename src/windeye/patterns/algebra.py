@@ -53,6 +53,10 @@ class Either(Pattern):
 
 
 def _flat(members: tuple[Pattern, ...], kind: type[Both] | type[Either]) -> tuple[Pattern, ...]:
+    if not isinstance(members, tuple | list):
+        raise TypeError(f"members must be a tuple of patterns, got {members!r}")
+    if not members:
+        raise ValueError(f"{kind.__name__} needs at least one pattern, got ()")
     flat: list[Pattern] = []
     for member in members:
         if not isinstance(member, Pattern):

@@ -36,7 +36,7 @@ def draw(bound: Bound, path: str | None = None, *, queries: list[Query] | None =
         The text, or the path that was written.
 
     Raises:
-        ValueError: another suffix, a query outside the grid, or a relation too large to draw.
+        ValueError: another suffix, no query or one outside the grid, or a relation that is empty or too large to draw.
 
     Example:
         >>> from windeye.patterns import Sliding
@@ -64,17 +64,9 @@ def _chosen(bound: Bound, queries: list[Query] | None) -> list[Query]:
         centre = tuple(n // 2 for n in bound.grid)
         edge = (*centre[:-1], bound.grid[-1] - 1)
         return list(dict.fromkeys([corner, edge, centre]))
-    for query in queries:
-        if len(query) != bound.rank:
-            raise ValueError(
-                f"query {query} has {len(query)} coordinates but the grid {bound.grid} has {bound.rank} axes"
-            )
-        for axis, (at, length) in enumerate(zip(query, bound.grid, strict=True)):
-            if not 0 <= at < length:
-                raise ValueError(
-                    f"query {query} lies outside the grid {bound.grid}: axis {axis} goes from 0 to {length - 1}"
-                )
-    return queries
+    if not queries:
+        raise ValueError("queries must name at least one query, got []")
+    return [bound.coordinates(query) for query in queries]
 
 
 def seen_by(bound: Bound, query: Query) -> Bools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,12 @@ class Documents(Pattern):
     lengths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if is_int(self.lengths):
+        if not isinstance(self.lengths, Iterable):
             raise TypeError(f"lengths must be a tuple of integers, one per document, got {self.lengths!r}")
-        object.__setattr__(self, "lengths", check_axes(tuple(self.lengths), "lengths", 0))
+        lengths = tuple(self.lengths)
+        if not lengths:
+            raise ValueError("lengths must name at least one document, got ()")
+        object.__setattr__(self, "lengths", check_axes(lengths, "lengths", 0))
 
     def terms(self, grid: Grid, grid_kv: Grid) -> tuple[Term, ...]:
         sequence_only(self, grid)

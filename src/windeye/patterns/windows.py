@@ -55,7 +55,7 @@ class Neighborhood(Pattern):
         for name, also in (("kernel_size", (WHOLE_AXIS,)), ("stride", ()), ("dilation", ())):
             object.__setattr__(self, name, check_axes(getattr(self, name), name, 1, also=also))
         flags = self.is_causal if isinstance(self.is_causal, tuple | list) else (self.is_causal,)
-        if not all(isinstance(flag, bool) for flag in flags):
+        if not flags or not all(isinstance(flag, bool) for flag in flags):
             raise TypeError(f"is_causal must be a bool or a tuple of bools, got {self.is_causal!r}")
         if isinstance(self.is_causal, list):
             object.__setattr__(self, "is_causal", tuple(flags))
@@ -136,6 +136,8 @@ class Sliding(Pattern):
 
     def __post_init__(self) -> None:
         _one_int(self, "window")
+        if not isinstance(self.is_causal, bool):
+            raise TypeError(f"is_causal must be a bool, got {self.is_causal!r}")
 
     def terms(self, grid: Grid, grid_kv: Grid) -> tuple[Term, ...]:
         sequence_only(self, grid)
