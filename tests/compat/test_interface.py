@@ -110,6 +110,7 @@ ERRORS = [
     (lambda: natten.na1d(T1, T1[..., :4], T1, 3), ValueError, r"key has head_dim 4 but query has 8"),
     (lambda: natten.na1d(T1, T1[:, :, :3], T1[:, :, :3], 3), ValueError, r"4 heads, which 3 key/value heads do not"),
     (lambda: natten.na1d(T1.to_sparse(), T1, T1, 3), NotImplementedError, r"query must be a dense tensor"),
+    (lambda: natten.na1d(*[T1.int()] * 3, 3), TypeError, r"query must be float32, bfloat16, float16 or float64, got"),
     (lambda: na1d(kernel_size=1), ValueError, r"kernel_size must be integers of at least 2, got 1 on axis 0"),
     (lambda: na2d(kernel_size=(3, 1)), ValueError, r"kernel_size must be integers of at least 2, got 1 on axis 1"),
     (lambda: na2d(kernel_size=(3,)), ValueError, r"kernel_size must be an integer or 2 integers, one per token axis"),

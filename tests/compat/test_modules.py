@@ -66,7 +66,8 @@ def test_attributes_are_one_entry_per_axis():
 
 
 ERRORS = [
-    (lambda: natten.NeighborhoodAttention2D(10, 4, 3), r"embed_dim 10 must be a multiple of num_heads 4"),
+    (lambda: natten.NeighborhoodAttention2D(10, 4, 3), r"embed_dim 10 must be a positive multiple of num_heads 4"),
+    (lambda: natten.NeighborhoodAttention2D(8, 0, 3), r"embed_dim 8 must be a positive multiple of num_heads 0"),
     (lambda: natten.NeighborhoodAttention2D(8, 4, 1), r"kernel_size must be integers of at least 2, got 1 on axis 0"),
     (lambda: natten.NeighborhoodAttention2D(8, 4, (3, 3, 3)), r"kernel_size must be an integer or 2 integers"),
     (lambda: natten.NeighborhoodAttention1D(8, 4, 3, stride=4)(torch.zeros(1, 9, 8)), r"stride 4 is larger than"),

@@ -58,6 +58,7 @@ def attention(
 
     Raises:
         ValueError: tensors or parameters do not fit; names them.
+        TypeError: a dtype that `windeye.attend` does not know.
         NotImplementedError: a backend that windeye cannot honour; causal with different lengths.
 
     Differs from: NATTEN, which takes ``scale=0`` for a missing scale; here it is a scale. Causal attention between

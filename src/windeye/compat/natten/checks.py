@@ -1,4 +1,4 @@
-"""What NATTEN's functions refuse, and on which words: every wrong value is a ValueError that names the argument."""
+"""What NATTEN's functions refuse, and on which words: a wrong value is a ValueError that names the argument."""
 
 from __future__ import annotations
 

@@ -131,6 +131,7 @@ def na2d(
     Raises:
         ValueError: ranks or shapes differ; kernel_size below 2, stride or dilation below 1, stride above kernel_size,
             kernel_size * dilation above the length of an axis; entries that are no integers or not one per axis.
+        TypeError: a dtype that `windeye.attend` does not know.
         NotImplementedError: a backend that windeye cannot honour.
 
     Differs from: NATTEN, which takes ``scale=0`` for a missing scale; here it is a scale. Any dtype that

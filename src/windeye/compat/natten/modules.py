@@ -29,8 +29,8 @@ class _NeighborhoodAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        if embed_dim % num_heads:
-            raise ValueError(f"embed_dim {embed_dim} must be a multiple of num_heads {num_heads}")
+        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} must be a positive multiple of num_heads {num_heads}")
         pattern = neighborhood_of(self.na_dim, kernel_size, stride, dilation, is_causal)
         self.kernel_size, self.stride = pattern.kernel_size, pattern.stride
         self.dilation, self.is_causal = pattern.dilation, pattern.is_causal
