@@ -75,7 +75,7 @@ class Plan:
 
 
 PLANS: dict[Budget, Plan] = {
-    "smoke": Plan(8, 4, 1, 1),
+    "smoke": Plan(4, 2, 1, 1),
     "default": Plan(1000, 128, 4, 3),
     "full": Plan(10_000, 512, 8, 9),
 }
