@@ -65,6 +65,14 @@ def test_the_page_is_self_contained_and_escapes_what_it_is_given():
         assert word in page
 
 
+def test_the_page_shows_pictures_before_rows_and_no_spread_of_a_single_value():
+    rows = (Row("many", "loss", (1.0, 2.0), "nats"), Row("single", "FLOPs", (9.5,), "x"))
+    page = evidence_page(evidence(rows=rows, pictures=(Picture("a", "b", "<svg><rect/></svg>"),)))
+    assert page.index("<svg>") < page.index("<td>many</td>")
+    assert "<td>single</td><td>FLOPs</td><td>9.5</td><td></td><td>1</td>" in page
+    assert "<td>many</td><td>loss</td><td>1.5</td><td>0.71</td><td>2</td>" in page
+
+
 def test_pictures_must_hold_their_own_content():
     with pytest.raises(ValueError, match="neither SVG nor"):
         html.picture(Picture("t", "c", "file.png"))

@@ -62,9 +62,12 @@ def facts(values: dict[str, str]) -> str:
 
 
 def evidence_page(evidence: Evidence) -> str:
-    """The page of one experiment: claim, rule, verdict, checks, rows, pictures, and how to run it again."""
+    """The page of one experiment: claim, rule, verdict, checks, pictures, rows, and how to run it again."""
     verdict = f'<p><span class="verdict {evidence.verdict.split()[0]}">{escape(evidence.verdict)}</span></p>'
-    rows = [(r.arm, r.metric, f"{r.mean:.4g}", f"{r.spread:.2g}", str(r.n), r.unit) for r in evidence.rows]
+    rows = [
+        (r.arm, r.metric, f"{r.mean:.4g}", f"{r.spread:.2g}" if r.n > 1 else "", str(r.n), r.unit)
+        for r in evidence.rows
+    ]
     return page(
         f"{evidence.slug}: {evidence.verdict}",
         [
@@ -77,8 +80,9 @@ def evidence_page(evidence: Evidence) -> str:
                 [(c.demand, c.measured, "yes" if c.held else "no") for c in evidence.checks],
             ),
             heading("Measured"),
-            table(("arm", "metric", "mean", "spread", "n", "unit"), rows),
+            # Some experiments have a hundred rows: what is to be seen comes before them.
             *(picture(p) for p in evidence.pictures),
+            table(("arm", "metric", "mean", "spread", "n", "unit"), rows),
             *([heading("Limits"), paragraph(evidence.limits)] if evidence.limits else []),
             heading("Again"),
             f"<pre>{escape(evidence.command)}</pre>",
