@@ -453,12 +453,12 @@ def _speedups(rows: tuple[Row, ...]) -> Picture:
     figure, axes = canvas(6.4, 3.4)
     values = {(row.arm, row.metric): row for row in rows}
     place, ticks = 0.0, []
-    for colour, case in zip(COLOURS, CASES, strict=False):
+    for colour, case in zip((COLOURS[0], COLOURS[2]), CASES, strict=True):
         for stride in case.strides:
             name = case.name(stride)
             measured = values[name, SPEEDUP]
             axes.barh(place, measured.mean, color=colour, height=0.7)
-            axes.plot(measured.values, [place] * measured.n, "o", color="white", markersize=2.5)
+            axes.plot(measured.values, [place] * measured.n, "o", color=COLOURS[4], markersize=3)
             for metric, mark in ((SIMULATED, "#1d2730"), (BOUND, "#e4572e")):
                 axes.plot([values[name, metric].mean], [place], "|", color=mark, markersize=15, markeredgewidth=2)
             ticks.append((place, name))
