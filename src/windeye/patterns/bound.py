@@ -119,12 +119,9 @@ class Bound:
         return 2 * batch * heads * self.pairs() * (head_dim + (head_dim if value_dim is None else value_dim))
 
     def inverse(self) -> Bound:
-        """The reverse relation: for each key token, the query tokens that see it.
-
-        Raises:
-            ValueError: a dilated window between grids of different lengths may have no reverse in table form.
-        """
-        return Bound(self.grid_kv, self.grid, tuple(tuple(t.inverse() for t in term) for term in self.terms))
+        """The reverse relation: for each key token, the query tokens that see it."""
+        reverse = (choice for term in self.terms for choice in product(*(table.inverses() for table in term)))
+        return Bound(self.grid_kv, self.grid, tuple(reverse))
 
     def mask_mod(self, device: str | torch.device = "cpu") -> Callable[[Any, Any, Any, Any], torch.Tensor]:
         """The relation as FlexAttention's ``mask_mod(batch, head, query, key) -> bool``, over row-major tokens."""

@@ -87,8 +87,11 @@ class AxisTable:
     def inverse(self) -> AxisTable:
         """For each key, the interval of queries that see it.
 
-        Exists because ``start`` and ``stop`` rise with the query inside each residue class; a table for which they
-        do not (no pattern of the library makes one) is refused.
+        Exists where ``start`` and ``stop`` rise with the query inside each residue class and its queries are one step
+        apart. That holds for every pattern between equal axes; see `inverses` for the others.
+
+        Raises:
+            ValueError: the reverse relation is not one table.
         """
         step, n = self.step, self.queries
         live = self.stop > self.start
@@ -101,21 +104,45 @@ class AxisTable:
             keys = np.arange(residue, self.length, step)
             if members.size == 0:
                 continue
-            if np.any(np.diff(members) != step):
-                raise ValueError("this relation has no inverse in table form: its queries are not evenly spaced")
             query = np.concatenate([members + turn * n for turn in turns])
+            if np.any(np.diff(query) != step):
+                raise ValueError("this relation has no inverse in one table: its queries are not evenly spaced")
             start = np.concatenate([self.start[members] + turn * self.length for turn in turns])
             stop = np.concatenate([self.stop[members] + turn * self.length for turn in turns])
             if np.any(np.diff(start) < 0) or np.any(np.diff(stop) < 0):
-                raise ValueError("this relation has no inverse in table form: its windows do not move monotonically")
+                raise ValueError("this relation has no inverse in one table: its windows do not move monotonically")
             lo = np.searchsorted(stop, keys, side="right")
             hi = np.searchsorted(start, keys, side="right")
             seen = hi > lo
             first[keys[seen]] = query[lo[seen]]
             last[keys[seen]] = query[hi[seen] - 1] + 1
-        # A key seen by every query of a wrapped axis is met on several turns: one turn is the whole truth.
-        whole = last - first > n
-        return AxisTable(np.where(whole, 0, first), np.where(whole, n, last), step if np.any(last > first) else 1, n)
+        return AxisTable(first, last, step if np.any(last > first) else 1, n)
+
+    def inverses(self) -> list[AxisTable]:
+        """Tables whose disjoint union is the reverse relation.
+
+        One table is enough unless axes of different lengths space the queries of a key unevenly: then there is one
+        for each run of adjacent queries, found in the dense relation of this axis.
+        """
+        try:
+            return [self.inverse()]
+        except ValueError:
+            return _runs(self.mask().T)
+
+
+def _runs(mask: Bools) -> list[AxisTable]:
+    """Table ``r`` holds the ``r``-th run of neighbours in each row."""
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    row, start = np.nonzero(edges == 1)
+    _, stop = np.nonzero(edges == -1)
+    number = np.arange(row.size) - np.searchsorted(row, row)
+    tables = []
+    for run in range(int(number.max(initial=-1)) + 1):
+        here = number == run
+        bounds = np.zeros((2, mask.shape[0]), dtype=np.int64)
+        bounds[:, row[here]] = start[here], stop[here]
+        tables.append(AxisTable(bounds[0], bounds[1], 1, mask.shape[1]))
+    return tables
 
 
 def in_interval(key: Ints, start: Ints, stop: Ints, step: int, length: int) -> Bools:
