@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from torch.nn import functional
 from windeye import Causal, attend
 from windeye.data.tasks import IGNORED, MQAR, Fresh
 from windeye.train import AdamW, Cosine, NonFinite, fit, score
-from windeye.train.metrics import logits_of, token_loss
 
 VOCABULARY, LENGTH = 32, 16
 TASK = MQAR(VOCABULARY, LENGTH, pairs=2)
@@ -316,46 +314,6 @@ class TestEvaluating:
         assert told == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-class TestScore:
-    def test_every_judged_position_counts_the_same(self):
-        """Batches of unequal size, against the formula written out."""
-        model = reader()
-        data = [TASK.sample(count, seed=count) for count in (1, 7)]
-        found = score(model, data)
-        hits, losses = [], []
-        for tokens, targets in data:
-            log_p = model(tokens).double().log_softmax(dim=-1)
-            for row, place in (targets != IGNORED).nonzero().tolist():
-                hits.append(log_p[row, place].argmax().item() == targets[row, place].item())
-                losses.append(-log_p[row, place, targets[row, place]].item())
-        assert len(losses) == 16
-        assert found["accuracy"] == pytest.approx(sum(hits) / 16)
-        assert found["perplexity"] == pytest.approx(math.exp(math.fsum(losses) / 16), rel=1e-6)
-
-    def test_a_confident_mistake_is_expensive_but_finite(self):
-        model = nn.Embedding.from_pretrained(200.0 * torch.eye(4))
-        found = score(model, [(torch.tensor([[0]]), torch.tensor([[1]]))])
-        assert found == {"accuracy": 0.0, "perplexity": pytest.approx(math.exp(200), rel=1e-6)}
-
-    def test_a_broken_model_does_not_score_well(self):
-        model = nn.Embedding.from_pretrained(torch.full((4, 4), math.nan))
-        assert math.isnan(score(model, [(torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))])["perplexity"])
-
-    def test_it_leaves_the_mode_alone_and_refuses_nothing_to_judge(self):
-        model = reader(dropout=0.9)
-        assert score(model, [batches(0)]) == score(model, [batches(0)])
-        assert model.training
-        tokens, targets = batches(0)
-        with pytest.raises(ValueError, match="batches have no judged position"):
-            score(model, [(tokens, torch.full_like(targets, IGNORED))])
-
-    def test_shapes_that_do_not_fit_are_refused(self):
-        with pytest.raises(ValueError, match=re.escape("targets must have the shape of the logits without their last")):
-            token_loss(torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.int64))
-        with pytest.raises(TypeError, match=r"the model must return logits or \(logits, ...\), got dict"):
-            logits_of({"logits": torch.zeros(1)})
-
-
 class TestTrouble:
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_a_broken_loss_names_its_step_and_spares_weights_and_checkpoint(self, tmp_path, value):
@@ -408,51 +366,6 @@ class TestTrouble:
         monkeypatch.setitem(sys.modules, library, None)
         with pytest.raises(ImportError, match=rf"windeye.train needs {library}: pip install 'windeye\[train\]'"):
             fit(reader(), batches, steps=1, evaluate=lambda model: score(model, [batches(0)]))
-
-
-class TestOptimiser:
-    def test_vectors_and_marked_parameters_do_not_decay(self):
-        model = reader()
-        model.mix[0].weight._no_weight_decay = True
-        decayed, kept = AdamW().groups(model)
-        assert [id(p) for p in decayed["params"]] == [id(model.embed.weight)]  # tied with the head: once
-        assert {id(p) for p in kept["params"]} == {
-            id(p) for p in (model.mix[0].weight, model.mix[0].bias, *model.norm.parameters())
-        }
-        assert (decayed["weight_decay"], kept["weight_decay"]) == (0.1, 0.0)
-
-    def test_frozen_parameters_stay_out(self):
-        model = reader()
-        model.embed.weight.requires_grad_(False)
-        found = Counter(id(p) for group in AdamW().groups(model) for p in group["params"])
-        assert id(model.embed.weight) not in found
-        assert set(found.values()) == {1}
-
-    def test_the_rate_rises_in_a_line_and_falls_like_a_cosine(self):
-        shares = [Cosine(warm_up=10, final=0.2).share(step, 100) for step in range(100)]
-        assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-        assert shares[9:] == pytest.approx([0.2 + 0.4 * (1 + math.cos(math.pi * i / 90)) for i in range(91)])
-        assert Cosine(final=0.5).share(0, 1) == 1.0
-        assert [Cosine(warm_up=4).share(step, 2) for step in range(2)] == [0.25, 0.5]  # longer than the run
-
-    @pytest.mark.parametrize(
-        ("wrong", "says"),
-        [
-            ({"rate": 0.0}, "rate must be positive and finite, got 0.0"),
-            ({"clip": -1.0}, "clip must be positive and finite, got -1.0"),
-            ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1"),
-            ({"betas": (0.9, 1.0)}, "betas must be in [0, 1), got (0.9, 1.0)"),
-        ],
-    )
-    def test_impossible_optimisers_are_refused(self, wrong, says):
-        with pytest.raises(ValueError, match=re.escape(says)):
-            AdamW(**wrong)
-
-    def test_impossible_schedules_are_refused(self):
-        with pytest.raises(ValueError, match="warm_up must be at least 0 steps, got -1"):
-            Cosine(warm_up=-1)
-        with pytest.raises(ValueError, match=r"final must be a share in \[0, 1\], got 1.5"):
-            Cosine(final=1.5)
 
 
 TWO_PROCESSES = """
