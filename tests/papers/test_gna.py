@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import windeye
+from windeye.kernels.softmax.cpu import visited_pairs
 from windeye.papers import card, denoiser, gna, registry
 from windeye.papers.experiment import Run
 from windeye.papers.gna import effect, judgement, speed
@@ -235,6 +236,15 @@ def test_the_simulator_finds_that_stride_t_needs_no_masks() -> None:
         assert speed.simulated(case, fitting) == pytest.approx(bound)
         assert speed.simulated(case, one) < 0.95 * bound
         assert speed.counted(case, one) <= speed.simulated(case, one) * 1.0001
+
+
+def test_counted_pairs_are_those_that_the_kernel_says_it_computes() -> None:
+    for case in speed.CASES:
+        for stride in case.strides:
+            bound = windeye.Neighborhood(case.window, stride=stride).bind(case.grid)
+            computed = visited_pairs(bound, torch.float32)
+            assert speed.counted(case, stride) == pytest.approx(bound.tokens**2 / computed)
+            assert computed >= bound.pairs()
 
 
 def test_rank_correlation() -> None:
