@@ -4,13 +4,16 @@ import json
 import re
 from dataclasses import asdict, replace
 from datetime import date, timedelta
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import grimp
 import pytest
 from typer.testing import CliRunner
 
 from windeye.cli.main import app
-from windeye.papers import card, fna, registry
+from windeye.papers import card, fna, provenance, registry
+from windeye.papers import run as runs
 from windeye.papers.run import run
 from windeye.report import Check
 
@@ -146,6 +149,85 @@ def test_a_run_leaves_a_report_and_goes_on_where_it_stopped(tmp_path):
     again = run("fna", budget="smoke", out=tmp_path)
     assert (tmp_path / "parts.jsonl").read_text() == parts
     assert again.evidence.rows == first.evidence.rows
+
+
+def test_parts_of_other_code_are_computed_anew_and_those_of_the_same_code_are_not(tmp_path, monkeypatch):
+    calls = []
+
+    class Paper:
+        SEEDS = fna.SEEDS
+
+        @staticmethod
+        def experiment(settings):
+            settings.recorder.part("a part", lambda: calls.append(1))
+            return evidence
+
+    evidence = registry.evidence_of(card.cards()["fna"])
+    monkeypatch.setattr(runs, "experiment_of", lambda _card: Paper)
+    for code, computed in (("one", 1), ("one", 1), ("two", 2), ("two", 2), ("one", 2)):
+        monkeypatch.setattr(provenance, "code", lambda _card, code=code: code)
+        run("fna", budget="smoke", out=tmp_path)
+        assert len(calls) == computed
+    monkeypatch.setattr(provenance, "versions", lambda: {"windeye": "another"})
+    run("fna", budget="smoke", out=tmp_path)
+    assert len(calls) == 3
+    run("fna", budget="smoke", seeds=(1,), out=tmp_path)
+    assert len(calls) == 3
+
+
+LIBRARY = ("papers/fna.py", "papers/gna/__init__.py", "papers/gna/speed.py", "papers/denoiser.py", "kernels/a/lanes.py")
+
+
+@pytest.fixture
+def library(tmp_path):
+    for name in (*LIBRARY, "patterns/table.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"# {name}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("slug", ["fna", "gna"])
+def test_code_is_the_paper_what_papers_share_and_the_kernels(library, slug):
+    one = card.find(slug)
+    before = provenance.code(one, library)
+    assert provenance.code(one, library) == before
+    for name in (*LIBRARY, "patterns/table.py"):
+        path = library / name
+        kept = path.read_text()
+        path.write_text("# changed")
+        other = "gna" if slug == "fna" else "fna.py"
+        counts = not name.startswith((f"papers/{other}", "patterns"))
+        assert (provenance.code(one, library) != before) == counts, name
+        path.write_text(kept)
+    assert provenance.code(one, library) == before
+
+
+def test_a_new_or_renamed_file_of_a_package_is_other_code(library):
+    before = provenance.code(card.find("gna"), library)
+    (library / "papers/gna/speed.py").rename(library / "papers/gna/timing.py")
+    renamed = provenance.code(card.find("gna"), library)
+    (library / "papers/gna/more.py").write_text("")
+    assert len({before, renamed, provenance.code(card.find("gna"), library)}) == 3
+
+
+def test_another_compiled_kernel_is_other_code(library, monkeypatch):
+    before = provenance.code(card.find("fna"), library)
+    (library / "_cpu.so").write_bytes(b"another build")
+    spec = ModuleSpec("windeye._cpu", None, origin=str(library / "_cpu.so"))
+    monkeypatch.setattr(provenance.util, "find_spec", lambda _name: spec)
+    built = provenance.code(card.find("fna"), library)
+    monkeypatch.setattr(provenance.util, "find_spec", lambda _name: None)
+    assert len({before, built, provenance.code(card.find("fna"), library)}) == 3
+
+
+def test_neither_papers_nor_what_they_share_import_another_paper():
+    graph = grimp.build_graph("windeye", cache_dir=None)
+    written = {f"windeye.papers.{c.module}" for c in card.cards().values()} & graph.find_children("windeye.papers")
+    assert {"windeye.papers.fna", "windeye.papers.gna"} <= written
+    for paper in written:
+        inside = graph.find_descendants(paper) | {paper}
+        importers = {name for module in inside for name in graph.find_modules_that_directly_import(module)}
+        assert not {name for name in importers - inside if name.startswith("windeye.papers.")}, paper
 
 
 def test_run_from_the_command_line(tmp_path):

@@ -36,7 +36,7 @@ class Run:
 
 
 class Experiment(Protocol):
-    """A module of this folder: ``SEEDS`` per budget, and ``experiment``."""
+    """A module or package of this folder: ``SEEDS`` per budget, and ``experiment``."""
 
     SEEDS: dict[Budget, tuple[int, ...]]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from windeye.papers.card import find
 from windeye.papers.experiment import BUDGETS, Budget, Run
+from windeye.papers.provenance import conditions
 from windeye.papers.registry import experiment_of
 from windeye.report import Evidence, Recorder, evidence_page
 
@@ -33,7 +34,8 @@ def run(
 ) -> Report:
     """Run a paper's experiment; ``report.json`` and ``report.html`` land in ``out`` (default ``runs/<slug>``).
 
-    Parts that an interrupted run with the same settings has finished are read back from ``out/parts.jsonl``.
+    Parts that a run has finished are kept in ``out/parts.jsonl`` and read back under the same settings, versions and
+    code; see `windeye.papers.provenance`.
 
     Raises:
         ValueError: an unknown paper, one without an experiment yet, or an unknown budget.
@@ -49,7 +51,7 @@ def run(
     command = f"windeye run {slug} --budget {budget}"
     if seeds != paper.SEEDS[budget]:
         command += "".join(f" --seed {seed}" for seed in seeds)
-    recorder = Recorder(folder / "parts.jsonl", {"slug": slug, "budget": budget, "device": device, "data": str(data)})
+    recorder = Recorder(folder / "parts.jsonl", conditions(card, budget=budget, device=device, data=data))
     settings = Run(budget=budget, seeds=seeds, device=device, data=data, recorder=recorder, command=command)
     if progress is not None:
         settings = Run(**{**settings.__dict__, "progress": progress})
