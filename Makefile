@@ -8,7 +8,9 @@ TORCH ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo 'torch>=2.9' || e
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-STAMP := $(VENV)/.windeye-setup
+# An editable install knows the packages of the moment it was made: a new one needs a new install.
+PACKAGES := $(shell find src -name __init__.py | sort | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.windeye-setup-$(PACKAGES)
 NATIVE := CMakeLists.txt $(wildcard csrc/*)
 
 .PHONY: setup demo test check quick docs bench clean
@@ -22,6 +24,7 @@ $(STAMP): pyproject.toml $(NATIVE)
 	@$(PIP) install --quiet 'scikit-build-core>=0.11' 'nanobind>=2.4' cmake ninja
 	@$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
 	@$(BIN)/python -c 'from windeye.kernels.softmax.cpu import instruction_sets as i; s = i(); print("cpu kernel:", ", ".join(s) if s else "MISSING (no C++ compiler?); everything else works")'
+	@rm -f $(VENV)/.windeye-setup*
 	@touch $@
 
 demo: setup

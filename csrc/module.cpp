@@ -9,6 +9,11 @@
 #include <string>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include "problem.h"
 
 namespace nb = nanobind;
@@ -90,6 +95,16 @@ struct RelationBuilder {
         side(transposed).cover.push_back(std::move(cover));
     }
 };
+
+// Asks the system to back fresh memory with huge pages: otherwise every 4 KiB fault once, on their first store.
+void advise_huge_pages(int64_t address, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    const int64_t page = sysconf(_SC_PAGESIZE), begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+    if (end > begin) madvise(reinterpret_cast<void *>(begin), size_t(end - begin), MADV_HUGEPAGE); // a wish: failing is fine
+#else
+    (void)address, (void)bytes;
+#endif
+}
 
 using Strides = std::vector<int64_t>; // address, then strides of batch, three axes, heads, dim
 
@@ -174,6 +189,7 @@ NB_MODULE(_cpu, m) {
         for (const Kernels *k : available()) names.emplace_back(k->name);
         return names;
     });
+    m.def("advise_huge_pages", &advise_huge_pages);
     nb::class_<RelationBuilder>(m, "Relation")
         .def(nb::init<const std::vector<int32_t> &, const std::vector<int32_t> &, const std::vector<int32_t> &>())
         .def("add_axis", &RelationBuilder::add_axis)

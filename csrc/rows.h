@@ -26,13 +26,28 @@ struct Tile {
     bool has(int lane) const { return filled >> lane & 1; }
 };
 
+// Tiles are numbered in strips of this many tokens of the last axis: what a strip's next row of tiles sees again is
+// still in the second cache, however long the axis.
+constexpr int32_t STRIP_TOKENS = 64;
+
+// Which tile a number names, per axis.
+inline void locate(const Side &side, int64_t number, int32_t *index) {
+    const int32_t last = side.tiles(2);
+    const int64_t before = int64_t(side.tiles(0)) * side.tiles(1);
+    const int32_t most = std::max(1, STRIP_TOKENS / std::max(1, side.tile_begin[2][1]));
+    const int32_t first = int32_t(number / (before * most)) * most;
+    const int32_t width = std::min(most, last - first);
+    number -= before * first;
+    index[2] = first + int32_t(number % width);
+    index[1] = int32_t(number / width % side.tiles(1));
+    index[0] = int32_t(number / width / side.tiles(1));
+}
+
 inline void place(const Side &side, const int32_t *grid, int64_t number, int width, Tile &tile) {
+    locate(side, number, tile.index);
     const int32_t *order[AXES];
     int32_t count[AXES];
-    for (int a = AXES - 1; a >= 0; --a) {
-        const int32_t n = side.tiles(a);
-        tile.index[a] = int32_t(number % n);
-        number /= n;
+    for (int a = 0; a < AXES; ++a) {
         const int32_t begin = side.tile_begin[a][tile.index[a]];
         order[a] = side.lane_order[a].data() + begin;
         count[a] = side.tile_begin[a][tile.index[a] + 1] - begin;

@@ -166,7 +166,7 @@ def test_every_case_can_run_on_the_kernel_and_has_a_plan():
     for words in softmax.RANKED:
         simulated, counted = softmax._predicted(windeye.patterns.parse(words), (64, 64))
         assert simulated >= 1
-        assert counted >= 1
+        assert counted == pytest.approx(simulated)  # no lane idles in these settings: the boxes fit the grid
     names = [name for name, _ in softmax.parts()]
     assert len(names) == len(set(names))
     assert {"scaling", "memory", "ranking"} <= set(names)

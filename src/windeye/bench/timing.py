@@ -26,7 +26,7 @@ class Timing:
 
 
 def compare(
-    candidates: dict[str, Candidate], *, baseline: str, rounds: int = 7, most_seconds: float = 60.0
+    candidates: dict[str, Candidate], *, baseline: str, rounds: int = 7, most_seconds: float = 30.0
 ) -> dict[str, Timing]:
     """Time candidates in turn, A B C A B C, after one warm-up of each.
 

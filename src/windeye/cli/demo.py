@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from windeye.bench.demo import Measured
 
-COLUMNS = ("pattern", "pairs", "error", "bound", "simulated", "dense", "Flex", "ms", "MiB")
+COLUMNS = ("pattern", "pairs", "error", "bound", "tiles", "dense", "Flex", "ms", "MiB")
 EXACT = 1e-4
 """float32 against float64; a wrong mask is off by more than a thousand times as much."""
 
@@ -103,12 +103,13 @@ def _words(measured: list[Measured]) -> str:
         f", compiled FlexAttention {1000 * min(compiled):.0f} to {1000 * max(compiled):.0f} ms." if compiled else "."
     )
     lines = [
-        "64 x 64 tokens of a photograph, 8 heads x 64, float32, forward. Medians of taking turns.",
-        "error: largest, against dense float64 attention with the same mask. bound: dense FLOPs",
-        "over the pattern's. simulated: dense pairs over those in the tiles that are visited.",
-        "dense, Flex: measured speed-up over both. MiB: peak memory beyond inputs and output.",
-        f"{peers} {machine()['processor']},",
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}.",
+        "64 x 64 tokens of a photograph, 8 heads x 64, float32, forward; medians.",
+        "error: largest, against dense float64 attention with the same mask.",
+        "bound: dense FLOPs over the pattern's. tiles: simulated, dense pairs over those",
+        "in the tiles that are visited. dense, Flex: measured speed-up over either.",
+        "ms: one forward pass. MiB: its peak memory beyond inputs and output.",
+        peers,
+        f"{machine()['processor']}, {torch.get_num_threads()} threads, torch {torch.__version__}.",
     ]
     missing = {m.flex_missing for m in measured if m.flex_missing}
     return "\n".join(lines + [f"FlexAttention: {reason}" for reason in sorted(missing)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import import_module
 from math import prod
@@ -35,6 +36,9 @@ except ImportError as error:
 name = "cpu"
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _BIAS_CHUNKS = 8
+_MAPPED = 32 * 2**20
+"""Bytes from which the allocator maps fresh pages on every call, each a fault when first written: a tenth of a forward
+pass over 256 x 256 tokens, unless they are huge."""
 
 
 def can_run(problem: Problem) -> str | None:
@@ -56,7 +60,7 @@ def instruction_sets() -> list[str]:
 
 
 def visited_pairs(bound: Bound, dtype: torch.dtype) -> int:
-    """Pairs that the kernel computes for one head, whole lane tiles counted."""
+    """Pairs that the kernel computes for one head, lanes that idle at the rim of the grid counted."""
     return plan(bound, _lanes(dtype)).forward.visited_pairs if bound.terms else 0
 
 
@@ -84,7 +88,7 @@ def forward(
     seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``, written in one pass over the visible keys."""
-    out = query.new_empty((*query.shape[:-1], problem.value_dim))
+    out = _fresh((*query.shape[:-1], problem.value_dim), query.dtype)
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
     if out.numel() == 0 or not problem.bound.terms:
         return out.zero_(), lse.fill_(-torch.inf)
@@ -107,7 +111,7 @@ def backward(
     grad_lse: torch.Tensor,
 ) -> operator.Gradients:
     """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
-    grads = [torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value)]
+    grads = [_fresh(t.shape, t.dtype) for t in (query, key, value)]
     grad_bias = None if bias is None else torch.zeros_like(bias)
     if not problem.bound.terms or query.numel() == 0 or key.numel() == 0:
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
@@ -125,6 +129,13 @@ def backward(
     if bias is not None and partial is not None:
         grad_bias = partial.sum(dim=(0, 2)).to(bias.dtype)
     return grads[0], grads[1], grads[2], grad_bias
+
+
+def _fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    tensor = torch.empty(shape, dtype=dtype)
+    if tensor.nbytes >= _MAPPED:
+        _cpu.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
+    return tensor
 
 
 def _lanes(dtype: torch.dtype) -> int:
