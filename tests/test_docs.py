@@ -38,6 +38,14 @@ def test_the_readmes_table_is_the_committed_measurement():
     assert embed(readme, result) == readme
 
 
+def test_the_table_of_goals_is_the_committed_measurement():
+    from windeye.bench.goals import embed
+
+    page = (ROOT / "docs" / "performance.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "softmax-cpu.json").read_text())
+    assert embed(page, result) == page
+
+
 def test_pages_of_the_site_exist():
     nav = [line for line in (ROOT / "mkdocs.yml").read_text().splitlines() if line.strip().endswith(".md")]
     pages = [line.split(":")[-1].strip() for line in nav]

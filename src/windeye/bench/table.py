@@ -23,13 +23,13 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         table.append(
             (
                 case.name,
-                _milliseconds(timings["dense"]["seconds"]),
-                _milliseconds(flex["seconds"]) if flex else "",
-                _milliseconds(timings["windeye"]["seconds"]),
-                _ratio(forward["over_dense"]),
-                _ratio(forward["over_flex"]) if flex else "",
-                _ratio(forward["flop_bound"]),
-                _ratio(training["over_dense"]),
+                milliseconds(timings["dense"]["seconds"]),
+                milliseconds(flex["seconds"]) if flex else "",
+                milliseconds(timings["windeye"]["seconds"]),
+                ratio(forward["over_dense"]),
+                ratio(forward["over_flex"]) if flex else "",
+                ratio(forward["flop_bound"]),
+                ratio(training["over_dense"]),
             )
         )
     return table
@@ -38,14 +38,16 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
 def markdown(result: dict[str, Any]) -> str:
     """The table as Markdown, with the machine and versions it was measured on."""
     machine, versions = result["machine"], result["versions"]
-    lines = [_line(COLUMNS), _line(["---", *["---:"] * (len(COLUMNS) - 1)])]
-    lines += [_line(row) for row in rows(result)]
-    lines.append("")
-    lines.append(
+    return (
+        f"{grid(COLUMNS, rows(result))}\n\n"
         f"Milliseconds of a forward pass, float32, batch 1, 8 heads x 64; {machine['processor']}, "
         f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
     )
-    return "\n".join(lines)
+
+
+def grid(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    return "\n".join(map(_line, [columns, ["---", *["---:"] * (len(columns) - 1)], *lines]))
 
 
 def embed(text: str, result: dict[str, Any]) -> str:
@@ -54,19 +56,30 @@ def embed(text: str, result: dict[str, Any]) -> str:
     Raises:
         ValueError: the marks are missing.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"the text has no marks {BEGIN} and {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    return f"{before}{BEGIN}\n{markdown(result)}\n{END}{after}"
+    return between(text, markdown(result), BEGIN, END)
+
+
+def between(text: str, inner: str, begin: str, end: str) -> str:
+    """The text with what stands between two marks replaced.
+
+    Raises:
+        ValueError: the marks are missing.
+    """
+    if begin not in text or end not in text:
+        raise ValueError(f"the text has no marks {begin} and {end}")
+    before, after = text.split(begin, 1)[0], text.split(end, 1)[1]
+    return f"{before}{begin}\n{inner}\n{end}{after}"
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Three digits below a hundred, whole milliseconds above."""
     return f"{1000 * seconds:.0f}" if seconds >= 0.0995 else f"{1000 * seconds:.1f}"
 
 
-def _ratio(value: float) -> str:
+def ratio(value: float) -> str:
+    """A factor such as 4.2x; two decimals where it is close to one."""
     return f"{value:.1f}x" if value >= 1.95 else f"{value:.2f}x"

@@ -94,7 +94,7 @@ def suggest(
     Windows are multiples of the key tile (or whole axes); the stride is, axis by axis, the smallest of 1, multiples of
     the query tile and the window that gives the largest speed-up. Ranked by closeness to the density (in steps of a
     fifth), by whether the window is shaped like the grid (ratios of axes within three), by whether no masking is
-    needed, then by the speed-up.
+    needed, by how much it is shaped like the grid (in steps of a fifth), then by the speed-up.
 
     Args:
         grid: tokens per axis.
@@ -143,13 +143,14 @@ def _best_stride(window: int, length: int, q_tile: int, kv_tile: int, mode: Mode
     return min(speed, key=lambda stride: (-speed[stride], stride))
 
 
-def _rank(suggestion: Suggestion, shape: tuple[int, ...], density: float) -> tuple[int, bool, bool, float]:
+def _rank(suggestion: Suggestion, shape: tuple[int, ...], density: float) -> tuple[int, bool, bool, int, float]:
     window = suggestion.pattern.kernel_size
     assert isinstance(window, tuple)
     return (
         _steps(_distance(window, shape, density)),
         _skew(window, shape) > log(3),
         not suggestion.simulation.fully_block_sparse,
+        _steps(_skew(window, shape)),
         -suggestion.simulation.op_speedup,
     )
 
