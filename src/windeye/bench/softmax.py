@@ -211,7 +211,7 @@ def _ranking(rounds: int) -> dict[str, Any]:
 
 
 def _predicted(pattern: Pattern, grid: tuple[int, ...]) -> tuple[float, float]:
-    """Speed-up over dense as simulated with the lanes of one vector by single keys, and as counted by the kernel's planner."""
+    """Speed-up over dense as simulated with one vector's lanes by single keys, and as the planner counts it."""
     work = lanes.plan(pattern.bind(grid), 16).forward
     # A vector's lanes stand in one residue class, and the simulator counts tiles within classes too.
     box = tuple(work.box[lanes.AXES - len(grid) :])
