@@ -110,9 +110,7 @@ def linear_attention(
         >>> torch.allclose(rest, whole[:, 60:], atol=1e-4)
         True
     """
-    check(
-        query, key, value, log_decay, feature_map, initial_state, normalize, cu_seqlens, lengths, chunk_size
-    )  # fmt: skip
+    check(query, key, value, log_decay, feature_map, initial_state, normalize, cu_seqlens, lengths, chunk_size)
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise TypeError(f"scale must be a number, got {scale!r}")
     if not math.isfinite(scale):
@@ -125,7 +123,5 @@ def linear_attention(
         chunk_size=chunk_size, needs_grad=needs_grad,
     )  # fmt: skip
     implementation = registry.choose(problem, form, backend)
-    out, state = implementation.attend(
-        problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths
-    )  # fmt: skip
+    out, state = implementation.attend(problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths)
     return (out, state) if return_state else out

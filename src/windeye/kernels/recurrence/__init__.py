@@ -1,1 +1,1 @@
-"""Causal linear attention with decay: one function in parallel, chunked and recurrent forms. `registry` says which runs."""
+"""Causal linear attention with decay: parallel, chunked and recurrent forms; `registry` says which runs."""

@@ -4,7 +4,7 @@ old counts ``exp(-rate t)``.
 Example:
     >>> import windeye
     >>> windeye.decay.retnet_rates(1).exp().item()
-    1.0322580645161292
+    1.03225806...
 """
 
 from __future__ import annotations

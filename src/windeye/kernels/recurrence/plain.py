@@ -17,7 +17,7 @@ Form = Callable[
     [Problem, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor],
     tuple[torch.Tensor, torch.Tensor],
 ]
-"""``form(problem, query, key, value, log_decay, state)`` on [batch, tokens, heads, dim]: the sums and the next state."""
+"""``form(problem, query, key, value, log_decay, state)`` on [batch, tokens, heads, dim]: sums and next state."""
 
 
 def run(
