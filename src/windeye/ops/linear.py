@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Literal, overload
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -115,12 +114,9 @@ def linear_attention(
         raise TypeError(f"scale must be a number, got {scale!r}")
     if not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale}")
-    needs_grad = torch.is_grad_enabled() and any(
-        t is not None and t.requires_grad for t in (query, key, value, log_decay, initial_state)
-    )
     problem = problem_of(
         query, key, value, cu_seqlens, feature_map=feature_map, normalize=bool(normalize), scale=float(scale),
-        chunk_size=chunk_size, needs_grad=needs_grad,
+        chunk_size=chunk_size, needs_state=return_state,
     )  # fmt: skip
     implementation = registry.choose(problem, form, backend)
     out, state = implementation.attend(problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths)

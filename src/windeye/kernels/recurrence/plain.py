@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 
-from windeye.kernels.recurrence.problem import EPSILON, Problem
+from windeye.kernels.recurrence.problem import EPSILON, Problem, check_values
 
 Form = Callable[
     [Problem, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor],
@@ -32,6 +32,8 @@ def run(
     lengths: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, final_state)`` of any call by a form that knows plain ones."""
+    if not torch.compiler.is_compiling():
+        check_values(problem.tokens, log_decay, cu_seqlens, lengths)
     wide = problem.state_dtype
     group = problem.heads // problem.kv_heads
     q, k, v = (t.to(wide) for t in (query, key, value))

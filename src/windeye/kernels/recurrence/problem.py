@@ -33,7 +33,7 @@ class Problem:
     chunk_size: int | None
     dtype: torch.dtype
     device: torch.device
-    needs_grad: bool = False
+    needs_state: bool = True
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -61,7 +61,7 @@ def problem_of(
     normalize: bool,
     scale: float,
     chunk_size: int | None,
-    needs_grad: bool = False,
+    needs_state: bool = True,
 ) -> Problem:
     """Read the facts off the tensors, which must have passed `check`."""
     batch, tokens, heads, head_dim = query.shape
@@ -80,7 +80,7 @@ def problem_of(
         chunk_size=chunk_size,
         dtype=query.dtype,
         device=query.device,
-        needs_grad=needs_grad,
+        needs_state=needs_state,
     )
 
 
@@ -111,7 +111,7 @@ def check(
         raise ValueError(f"chunk_size must be a positive integer, got {chunk_size!r}")
     if log_decay is not None:
         _check_decay_shape(log_decay, query)
-    batch, tokens = query.shape[:2]
+    batch = query.shape[0]
     if cu_seqlens is not None and lengths is not None:
         raise ValueError("cu_seqlens packs sequences and lengths pads them; give one of the two")
     if cu_seqlens is not None:
@@ -129,14 +129,12 @@ def check(
             query, key, value, cu_seqlens, feature_map=feature_map, normalize=normalize, scale=1.0, chunk_size=None
         )
         _check_state(initial_state, problem)
-    if not torch.compiler.is_compiling():
-        check_values(tokens, log_decay, cu_seqlens, lengths)
 
 
 def check_values(
     tokens: int, log_decay: torch.Tensor | None, cu_seqlens: torch.Tensor | None, lengths: torch.Tensor | None
 ) -> None:
-    """Refuse numbers that are no decays, boundaries or lengths. Operators repeat this when a compiled graph runs."""
+    """Refuse numbers that are no decays, bounds or lengths: where numbers are known, not where a graph is traced."""
     if log_decay is not None and log_decay.numel() and not bool((log_decay <= 0).all()):
         wrong = log_decay.detach().flatten()
         wrong = wrong[~(wrong <= 0)]

@@ -1,0 +1,138 @@
+// Forward pass: one walk over the chunks of a head, a state between them.
+//
+//   scores[j][i] = weight(<q_i, k_j>) kept[i][j]                          inside the chunk, tokens i across the lanes
+//   out[i]       = scale (sum_j scores[j][i] v_j + since_i phi(q_i) state)
+//   state        = whole state + sum_j until_j phi(k_j) v_j^T
+#pragma once
+
+#include "recurrence_chunk.h"
+#include "threads.h"
+
+namespace windeye {
+namespace WINDEYE_ISA {
+namespace recurrence {
+
+template <class T> struct ForwardScratch {
+    Sizes<T> sizes;
+    std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
+    Buffer<T> query, key, value, phi_query, phi_key, scaled_key, scores, out, states;
+
+    ForwardScratch(const Problem &p) : sizes(p) {
+        for (int g = 0; g < (p.decay == DecayKind::head ? p.heads / p.kv_heads : 1); ++g) decays.emplace_back(p, sizes.chunk_);
+        const Sizes<T> &z = sizes;
+        const int64_t c = z.chunk_;
+        query.resize(z.dim_ * c);
+        key.resize(z.dim_ * c);
+        value.resize(c * z.columns_);
+        if (p.taylor) {
+            phi_query.resize(z.features_ * c);
+            phi_key.resize(z.features_ * c);
+        }
+        scaled_key.resize(z.features_ * c);
+        scores.resize(c * c);
+        out.resize(c * z.columns_);
+        states.resize(z.state() * (p.heads / p.kv_heads));
+    }
+
+    Decay<T> &decay(int g) { return decays[decays.size() == 1 ? 0 : g]; }
+};
+
+template <class T> inline Vec<T> weight(bool taylor, Vec<T> u) { return taylor ? T(1) + u + T(0.5) * u * u : u; }
+
+template <class S, class T> void load_value(const Problem &p, const Sizes<T> &z, const Sequence &s, int64_t token, int kv_head, int count, T *value) {
+    load_rows<S, T>(p.value, s.batch, token, kv_head, count, p.value_dim, z.columns_, value);
+    if (p.normalize)
+        for (int i = 0; i < count; ++i) value[i * z.columns_ + p.value_dim] = 1;
+}
+
+// `denominator` is that of the chunk's first token.
+template <class T>
+void forward_chunk(const Problem &p, ForwardScratch<T> &x, int count, Decay<T> &decay, const T *state, T *denominator) {
+    const Sizes<T> &z = x.sizes;
+    constexpr int N = Lanes<T>::N;
+    const int c = z.chunk_, e = z.columns_, tokens = padded<T>(count);
+    const T *phi = x.query;
+    if (p.taylor) {
+        taylor_features<T>(x.query, z.dim, tokens, c, x.phi_query);
+        phi = x.phi_query;
+    }
+    const T *kept = decay.tokens_across(count);
+    T *scores = x.scores, *out = x.out;
+    const bool taylor = p.taylor, decays = p.decay != DecayKind::none;
+    multiply<T, Left::columns>(
+        tokens, tokens, x.key, c, x.query, c,
+        [=](int row, int lane, int width) { return Range{0, lane + width > row ? z.dim : 0}; },
+        [=](int j, int i, Vec<T> sum) {
+            const Vec<T> k = at(kept + j * c + i);
+            at(scores + j * c + i) = k > 0 ? weight<T>(taylor, sum) * k : Vec<T>{};
+        });
+    const T *since = decay.since;
+    multiply<T, Left::columns>(tokens, e, phi, c, state, e, Dense{z.features}, [=](int i, int l, Vec<T> sum) {
+        at(out + i * e + l) = decays ? since[i] * sum : sum;
+    });
+    multiply<T, Left::columns>(
+        tokens, e, scores, c, x.value, e, [=](int row, int, int) { return Range{0, std::min(row + TILE_ROWS, count)}; },
+        [=](int i, int l, Vec<T> sum) { at(out + i * e + l) += sum; });
+    for (int i = 0; i < count; ++i) {
+        T factor = T(p.scale);
+        if (p.normalize) {
+            const T d = out[i * e + p.value_dim] + T(p.epsilon);
+            denominator[int64_t(i) * p.heads] = d;
+            factor /= d;
+        }
+        for (int l = 0; l < e; l += N) at(out + i * e + l) *= factor;
+    }
+}
+
+template <class S, class T> void forward_sequence(const Problem &p, ForwardScratch<T> &x, int64_t number, int kv_head) {
+    const Sequence &s = p.sequences[number];
+    const Sizes<T> &z = x.sizes;
+    const int group = p.heads / p.kv_heads;
+    for (int g = 0; g < group; ++g)
+        load_state<T>(z, p.initial_state, number * p.heads + kv_head * group + g, x.states + g * z.state());
+    for (int64_t token = s.start; token < s.stop; token += p.chunk) {
+        const int count = int(std::min<int64_t>(p.chunk, s.stop - token));
+        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
+        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
+        const T *phi = x.key;
+        if (p.taylor) {
+            taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
+            phi = x.phi_key;
+        }
+        for (int g = 0; g < group; ++g) {
+            const int head = kv_head * group + g;
+            T *state = x.states + g * z.state();
+            Decay<T> &decay = x.decay(g);
+            decay.set(p, s, token, head, count);
+            load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
+            forward_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.denominator) + (s.batch * p.tokens + token) * p.heads + head);
+            store_rows<S, T>(p.out, s.batch, token, head, count, p.value_dim, z.columns_, x.out);
+            if (token + count == s.stop && !p.final_state) continue;
+            const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.scaled_key);
+            advance<T>(z, decay.whole, keys, x.value, count, state);
+        }
+    }
+    for (int g = 0; g < group; ++g) store_state<T>(z, x.states + g * z.state(), number * p.heads + kv_head * group + g, p.final_state);
+}
+
+// Tasks below which another thread costs more than it brings: about two million multiply-adds.
+inline int64_t grain_of(const Problem &p, int units) {
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < p.count; ++i) tokens += p.sequences[i].stop - p.sequences[i].start;
+    const int64_t each = int64_t(p.chunk) * (p.head_dim + p.columns()) + 2 * p.state_size();
+    const int64_t task = units * each * tokens / std::max<int64_t>(1, p.count) * (p.heads / p.kv_heads);
+    return std::max<int64_t>(1, 2000000 / std::max<int64_t>(1, task));
+}
+
+template <class S> void forward_as(const Problem &p) {
+    using T = typename ComputeOf<S>::T;
+    parallel(
+        p.count * p.kv_heads, grain_of(p, 1), p.threads, [&] { return ForwardScratch<T>(p); },
+        [&](ForwardScratch<T> &scratch, int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) forward_sequence<S, T>(p, scratch, i / p.kv_heads, int(i % p.kv_heads));
+        });
+}
+
+} // namespace recurrence
+} // namespace WINDEYE_ISA
+} // namespace windeye
