@@ -16,6 +16,7 @@ namespace recurrence {
 
 template <class T> struct BackwardScratch {
     Sizes<T> sizes;
+    Ahead ahead;
     std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
     Buffer<T> query, key, value, grad, phi_query, phi_key, turned, factor, scores, pairs, grad_phi, row;
     Buffer<T> grad_query, grad_key, grad_value, head_value, states;
@@ -76,25 +77,25 @@ void grad_query_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<
     };
     if (needs_rows) std::memset(row, 0, size_t(tokens) * sizeof(T));
     if (p.taylor) {
-        multiply<T, Left::columns>(tokens, tokens, x.key, c, x.query, c, from_row(z.dim),
+        multiply<T, Left::columns, 1>(tokens, tokens, x.key, c, x.query, c, x.ahead, from_row(z.dim),
                                    [=](int j, int i, Vec<T> sum) { at(scores + j * c + i) = sum; });
-        multiply<T, Left::rows>(tokens, tokens, x.value, z.columns_, x.turned, c, from_row(z.columns), [=](int j, int i, Vec<T> sum) {
+        multiply<T, Left::rows, 1>(tokens, tokens, x.value, z.columns_, x.turned, c, x.ahead, from_row(z.columns), [=](int j, int i, Vec<T> sum) {
             const Vec<T> k = at(kept + j * c + i), u = at(scores + j * c + i);
             const Vec<T> pair = k > 0 ? sum * k : Vec<T>{};
             if (needs_rows) at(row + i) += k > 0 ? pair * weight<T>(true, u) : Vec<T>{};
             at(pairs + j * c + i) = k > 0 ? pair * (u + T(1)) : Vec<T>{};
         });
     } else {
-        multiply<T, Left::rows>(tokens, tokens, x.value, z.columns_, x.turned, c, from_row(z.columns), [=](int j, int i, Vec<T> sum) {
+        multiply<T, Left::rows, 1>(tokens, tokens, x.value, z.columns_, x.turned, c, x.ahead, from_row(z.columns), [=](int j, int i, Vec<T> sum) {
             const Vec<T> k = at(kept + j * c + i);
             at(pairs + j * c + i) = k > 0 ? sum * k : Vec<T>{};
         });
     }
-    multiply<T, Left::rows>(z.features, tokens, state, z.columns_, x.turned, c, Dense{z.columns}, [=](int f, int i, Vec<T> sum) {
+    multiply<T, Left::rows>(z.features, tokens, state, z.columns_, x.turned, c, x.ahead, Dense{z.columns}, [=](int f, int i, Vec<T> sum) {
         at(grad_phi + f * c + i) = decays ? sum * at(since + i) : sum;
     });
-    multiply<T, Left::rows>(
-        z.dim, tokens, x.key, c, pairs, c, [=](int, int lane, int width) { return Range{0, std::min(lane + width, count)}; },
+    multiply<T, Left::rows, 1>(
+        z.dim, tokens, x.key, c, pairs, c, x.ahead, [=](int, int lane, int width) { return Range{0, std::min(lane + width, count)}; },
         [=](int d, int i, Vec<T> sum) { at(grad + d * c + i) = taylor ? sum : sum + at(grad_phi + d * c + i); });
     if (p.taylor) {
         taylor_backward<T>(x.query, grad_phi, z.dim, tokens, c, grad);
@@ -125,9 +126,19 @@ template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T>
             taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
             phi = x.phi_key;
         }
+        const int64_t next = token + count;
+        const int more = int(std::min<int64_t>(p.chunk, s.stop - next));
         for (int g = 0; g < group; ++g) {
             const int head = kv_head * group + g;
             T *state = x.states + g * z.state();
+            x.ahead.clear();
+            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
+            expect<S>(x.ahead, p.grad_query, s.batch, next, head, more, z.dim);
+            if (p.taylor || p.grad_decay) expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
+            if (g + 1 == group) {
+                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
+                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
+            }
             Decay<T> &decay = x.decay(g);
             decay.set(p, s, token, head, count);
             if (p.taylor || p.grad_decay) load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
@@ -136,7 +147,7 @@ template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T>
             store_lanes<S, T>(p.grad_query, s.batch, token, head, count, z.dim, z.chunk_, x.grad_query);
             if (token + count == s.stop) continue;
             const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.factor);
-            advance<T>(z, decay.whole, keys, x.value, count, state);
+            advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
         }
     }
 }
@@ -153,25 +164,25 @@ void grad_key_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<T>
     const auto to_row = [=](int inner) {
         return [=](int r, int lane, int) { return Range{0, lane < r + TILE_ROWS ? inner : 0}; };
     };
-    multiply<T, Left::columns>(tokens, tokens, x.query, c, x.key, c, to_row(z.dim), [=](int i, int j, Vec<T> sum) { at(scores + i * c + j) = sum; });
-    multiply<T, Left::rows>(tokens, tokens, x.grad, e, x.turned, c, to_row(z.columns), [=](int i, int j, Vec<T> sum) {
+    multiply<T, Left::columns, 1>(tokens, tokens, x.query, c, x.key, c, x.ahead, to_row(z.dim), [=](int i, int j, Vec<T> sum) { at(scores + i * c + j) = sum; });
+    multiply<T, Left::rows, 1>(tokens, tokens, x.grad, e, x.turned, c, x.ahead, to_row(z.columns), [=](int i, int j, Vec<T> sum) {
         const Vec<T> k = at(kept + i * c + j), u = at(scores + i * c + j);
         at(pairs + i * c + j) = k > 0 ? (taylor ? sum * k * (u + T(1)) : sum * k) : Vec<T>{};
         at(scores + i * c + j) = k > 0 ? weight<T>(taylor, u) * k : Vec<T>{};
     });
-    multiply<T, Left::rows>(z.features, tokens, pull, e, x.turned, c, Dense{z.columns}, [=](int f, int j, Vec<T> sum) {
+    multiply<T, Left::rows>(z.features, tokens, pull, e, x.turned, c, x.ahead, Dense{z.columns}, [=](int f, int j, Vec<T> sum) {
         sum = decays ? sum * at(until + j) : sum;
         if (taylor) at(grad_phi + f * c + j) = sum;
         else at(grad + f * c + j) += sum;
     });
-    multiply<T, Left::rows>(
-        z.dim, tokens, x.query, c, pairs, c, [=](int, int lane, int) { return Range{lane, count}; },
+    multiply<T, Left::rows, 1>(
+        z.dim, tokens, x.query, c, pairs, c, x.ahead, [=](int, int lane, int) { return Range{lane, count}; },
         [=](int d, int j, Vec<T> sum) { at(grad + d * c + j) += sum; });
     if (taylor) taylor_backward<T>(x.key, grad_phi, z.dim, tokens, c, grad);
-    multiply<T, Left::columns>(tokens, e, phi_key, c, pull, e, Dense{z.features},
+    multiply<T, Left::columns>(tokens, e, phi_key, c, pull, e, x.ahead, Dense{z.features},
                                [=](int j, int l, Vec<T> sum) { at(value + j * e + l) = decays ? until[j] * sum : sum; });
     multiply<T, Left::columns>(
-        tokens, e, scores, c, x.grad, e, [=](int row, int, int) { return Range{row, count}; },
+        tokens, e, scores, c, x.grad, e, x.ahead, [=](int row, int, int) { return Range{row, count}; },
         [=](int j, int l, Vec<T> sum) { at(value + j * e + l) += sum; });
     for (int j = 0; j < count; ++j) {
         Vec<T> along{};
@@ -209,6 +220,17 @@ template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> 
         for (int g = 0; g < group; ++g) {
             const int head = kv_head * group + g;
             T *pull = x.states + g * z.state();
+            const int64_t next = token - p.chunk;
+            const int more = i > 0 ? p.chunk : 0;
+            x.ahead.clear();
+            expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
+            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
+            if (g + 1 == group) {
+                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
+                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
+                expect<S>(x.ahead, p.grad_key, s.batch, next, kv_head, more, z.dim);
+                expect<S>(x.ahead, p.grad_value, s.batch, next, kv_head, more, p.value_dim);
+            }
             Decay<T> &decay = x.decay(g);
             decay.set(p, s, token, head, count);
             load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, c, x.query);
@@ -221,7 +243,7 @@ template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> 
                 queries = x.phi_query;
             }
             queries = scaled<T>(decay, queries, z.features, tokens, c, decay.since, x.factor);
-            advance<T>(z, decay.whole, queries, x.grad, count, pull);
+            advance<T>(z, x.ahead, decay.whole, queries, x.grad, count, pull);
         }
         store_lanes<S, T>(p.grad_key, s.batch, token, kv_head, count, z.dim, c, x.grad_key);
         store_rows<S, T>(p.grad_value, s.batch, token, kv_head, count, p.value_dim, z.columns_, x.grad_value);

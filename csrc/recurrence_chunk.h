@@ -288,13 +288,18 @@ template <class T> const T *scaled(const Decay<T> &decay, const T *rows, int cou
     return to;
 }
 
+// Asks for the rows of a chunk of one head that follows.
+template <class S> void expect(Ahead &ahead, const Tensor &x, int64_t batch, int64_t token, int64_t head, int count, int dim) {
+    if (x.dim == 1 && count > 0) ahead.add(row_of<S>(x, batch, token, head), x.token * int64_t(sizeof(S)), dim * int64_t(sizeof(S)), count);
+}
+
 // state = whole state + sum_i x[feature][i] y[i][column]. A chunk that forgets everything clears even NaN.
-template <class T> inline void advance(const Sizes<T> &z, T whole, const T *x, const T *y, int count, T *state) {
+template <class T> inline void advance(const Sizes<T> &z, Ahead &ahead, T whole, const T *x, const T *y, int count, T *state) {
     if (whole == T(0))
-        multiply<T, Left::rows>(z.features, z.columns_, x, z.chunk_, y, z.columns_, Dense{count},
+        multiply<T, Left::rows>(z.features, z.columns_, x, z.chunk_, y, z.columns_, ahead, Dense{count},
                                 [=](int r, int l, Vec<T> sum) { at(state + r * z.columns_ + l) = sum; });
     else
-        multiply<T, Left::rows>(z.features, z.columns_, x, z.chunk_, y, z.columns_, Dense{count},
+        multiply<T, Left::rows>(z.features, z.columns_, x, z.chunk_, y, z.columns_, ahead, Dense{count},
                                 [=](int r, int l, Vec<T> sum) { at(state + r * z.columns_ + l) = whole * at(state + r * z.columns_ + l) + sum; });
 }
 

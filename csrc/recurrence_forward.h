@@ -14,6 +14,7 @@ namespace recurrence {
 
 template <class T> struct ForwardScratch {
     Sizes<T> sizes;
+    Ahead ahead;
     std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
     Buffer<T> query, key, value, phi_query, phi_key, scaled_key, scores, out, states;
 
@@ -59,19 +60,19 @@ void forward_chunk(const Problem &p, ForwardScratch<T> &x, int count, Decay<T> &
     const T *kept = decay.tokens_across(count);
     T *scores = x.scores, *out = x.out;
     const bool taylor = p.taylor, decays = p.decay != DecayKind::none;
-    multiply<T, Left::columns>(
+    multiply<T, Left::columns, 1>(
         tokens, tokens, x.key, c, x.query, c,
-        [=](int row, int lane, int width) { return Range{0, lane + width > row ? z.dim : 0}; },
+        x.ahead, [=](int row, int lane, int width) { return Range{0, lane + width > row ? z.dim : 0}; },
         [=](int j, int i, Vec<T> sum) {
             const Vec<T> k = at(kept + j * c + i);
             at(scores + j * c + i) = k > 0 ? weight<T>(taylor, sum) * k : Vec<T>{};
         });
     const T *since = decay.since;
-    multiply<T, Left::columns>(tokens, e, phi, c, state, e, Dense{z.features}, [=](int i, int l, Vec<T> sum) {
+    multiply<T, Left::columns>(tokens, e, phi, c, state, e, x.ahead, Dense{z.features}, [=](int i, int l, Vec<T> sum) {
         at(out + i * e + l) = decays ? since[i] * sum : sum;
     });
     multiply<T, Left::columns>(
-        tokens, e, scores, c, x.value, e, [=](int row, int, int) { return Range{0, std::min(row + TILE_ROWS, count)}; },
+        tokens, e, scores, c, x.value, e, x.ahead, [=](int row, int, int) { return Range{0, std::min(row + TILE_ROWS, count)}; },
         [=](int i, int l, Vec<T> sum) { at(out + i * e + l) += sum; });
     for (int i = 0; i < count; ++i) {
         T factor = T(p.scale);
@@ -99,9 +100,18 @@ template <class S, class T> void forward_sequence(const Problem &p, ForwardScrat
             taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
             phi = x.phi_key;
         }
+        const int64_t next = token + count;
+        const int more = int(std::min<int64_t>(p.chunk, s.stop - next));
         for (int g = 0; g < group; ++g) {
             const int head = kv_head * group + g;
             T *state = x.states + g * z.state();
+            x.ahead.clear();
+            expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
+            expect<S>(x.ahead, p.out, s.batch, next, head, more, p.value_dim);
+            if (g + 1 == group) {
+                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
+                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
+            }
             Decay<T> &decay = x.decay(g);
             decay.set(p, s, token, head, count);
             load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
@@ -109,7 +119,7 @@ template <class S, class T> void forward_sequence(const Problem &p, ForwardScrat
             store_rows<S, T>(p.out, s.batch, token, head, count, p.value_dim, z.columns_, x.out);
             if (token + count == s.stop && !p.final_state) continue;
             const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.scaled_key);
-            advance<T>(z, decay.whole, keys, x.value, count, state);
+            advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
         }
     }
     for (int g = 0; g < group; ++g) store_state<T>(z, x.states + g * z.state(), number * p.heads + kv_head * group + g, p.final_state);

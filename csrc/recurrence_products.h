@@ -21,6 +21,38 @@ constexpr int TILE_ROWS = 4, TILE_VECTORS = 1; // a vector is four of 32 registe
 constexpr int TILE_ROWS = 2, TILE_VECTORS = 1; // a vector is four of 16 registers
 #endif
 
+// Rows of the next chunk that are fetched into the cache while this one is computed, a few lines for each tile: heads
+// are interleaved in memory, so the processor's own prefetching sees no stream.
+class Ahead {
+  public:
+    void add(const void *first, int64_t stride, int64_t bytes, int rows) {
+        if (rows > 0) parts[filled++] = {static_cast<const char *>(first), stride, bytes, rows};
+    }
+    void clear() { filled = part = 0, row = offset = 0; }
+
+    void fetch() {
+        for (int line = 0; line < LINES && part < filled; ++line) {
+            const Part &p = parts[part];
+            __builtin_prefetch(p.first + row * p.stride + offset, 0, 2);
+            if ((offset += 64) < p.bytes) continue;
+            offset = 0;
+            if (++row < p.rows) continue;
+            row = 0;
+            ++part;
+        }
+    }
+
+  private:
+    static constexpr int LINES = 16;
+    struct Part {
+        const char *first;
+        int64_t stride, bytes;
+        int rows;
+    } parts[8];
+    int filled = 0, part = 0;
+    int64_t row = 0, offset = 0;
+};
+
 struct Range {
     int begin, end;
 };
@@ -51,23 +83,25 @@ inline void tile(const T *x, int64_t x_stride, const T *y, int64_t y_stride, Ran
 }
 
 template <class T, Left LEFT, int W, class Limits, class Write>
-inline void strip(int rows, int lane, const T *x, int64_t x_stride, const T *y, int64_t y_stride, Limits &limits, Write &write) {
+inline void strip(int rows, int lane, const T *x, int64_t x_stride, const T *y, int64_t y_stride, Limits &limits, Write &write, Ahead &ahead) {
     for (int row = 0; row < rows; row += TILE_ROWS) {
         const Range k = limits(row, lane, W * Lanes<T>::N);
         if (k.begin >= k.end) continue;
+        ahead.fetch();
         auto place = [&](int r, int l, Vec<T> sum) __attribute__((always_inline)) { write(row + r, lane + l, sum); };
         tile<T, LEFT, W>(LEFT == Left::columns ? x + row : x + row * x_stride, x_stride, y + lane, y_stride, k, place);
     }
 }
 
-// `rows` and `lanes` are rounded up to whole tiles: buffers are padded. Tiles without any k are not written.
-template <class T, Left LEFT, class Limits, class Write>
-inline void multiply(int rows, int lanes, const T *x, int64_t x_stride, const T *y, int64_t y_stride, Limits limits, Write write) {
+// `rows` and `lanes` are rounded up to whole tiles: buffers are padded. Tiles without any k are not written. Tiles of
+// W = 1 vector follow a triangle more closely.
+template <class T, Left LEFT, int W = TILE_VECTORS, class Limits, class Write>
+inline void multiply(int rows, int lanes, const T *x, int64_t x_stride, const T *y, int64_t y_stride, Ahead &ahead, Limits limits, Write write) {
     constexpr int N = Lanes<T>::N;
     int lane = 0;
-    for (; lane + TILE_VECTORS * N <= lanes; lane += TILE_VECTORS * N)
-        strip<T, LEFT, TILE_VECTORS>(rows, lane, x, x_stride, y, y_stride, limits, write);
-    for (; lane < lanes; lane += N) strip<T, LEFT, 1>(rows, lane, x, x_stride, y, y_stride, limits, write);
+    for (; lane + W * N <= lanes; lane += W * N)
+        strip<T, LEFT, W>(rows, lane, x, x_stride, y, y_stride, limits, write, ahead);
+    for (; lane < lanes; lane += N) strip<T, LEFT, 1>(rows, lane, x, x_stride, y, y_stride, limits, write, ahead);
 }
 
 // Limits of k for a dense product.
