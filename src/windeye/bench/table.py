@@ -23,13 +23,13 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         table.append(
             (
                 case.name,
-                _milliseconds(timings["dense"]["seconds"]),
-                _milliseconds(flex["seconds"]) if flex else "",
-                _milliseconds(timings["windeye"]["seconds"]),
-                _ratio(forward["over_dense"]),
-                _ratio(forward["over_flex"]) if flex else "",
-                _ratio(forward["flop_bound"]),
-                _ratio(training["over_dense"]),
+                milliseconds(timings["dense"]["seconds"]),
+                milliseconds(flex["seconds"]) if flex else "",
+                milliseconds(timings["windeye"]["seconds"]),
+                ratio(forward["over_dense"]),
+                ratio(forward["over_flex"]) if flex else "",
+                ratio(forward["flop_bound"]),
+                ratio(training["over_dense"]),
             )
         )
     return table
@@ -64,9 +64,11 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Three digits below a hundred, whole milliseconds above."""
     return f"{1000 * seconds:.0f}" if seconds >= 0.0995 else f"{1000 * seconds:.1f}"
 
 
-def _ratio(value: float) -> str:
+def ratio(value: float) -> str:
+    """A factor such as 4.2x; two decimals where it is close to one."""
     return f"{value:.1f}x" if value >= 1.95 else f"{value:.2f}x"

@@ -62,9 +62,11 @@ def _form(
     phi_q, phi_k = features(problem.feature_map, q), features(problem.feature_map, k)
     added = (until_end[..., None] * phi_k).transpose(-1, -2) @ v
     states = []
-    for chunk in range(q.shape[2]):
+    # Unbound, not indexed: the gradient of an index is as large as all chunks together.
+    factors = [None] * q.shape[2] if whole is None else whole.unbind(2)
+    for own, factor in zip(added.unbind(2), factors, strict=True):
         states.append(state)
-        state = added[:, :, chunk] + (state if whole is None else whole[:, :, chunk] * state)
+        state = own + (state if factor is None else factor * state)
     scores = weight(problem.feature_map, q @ k.transpose(-1, -2))
     out = (scores * kept) @ v + since_start[..., None] * (phi_q @ torch.stack(states, dim=2))
     return out.flatten(2, 3)[:, :, :tokens].transpose(1, 2), state
