@@ -17,12 +17,13 @@ namespace recurrence {
 template <class T> struct BackwardScratch {
     Sizes<T> sizes;
     Ahead ahead;
-    std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
+    std::vector<Decay<T>> decays; // one per head where each head has its own tables
     Buffer<T> query, key, value, grad, phi_query, phi_key, turned, factor, scores, pairs, grad_phi, row;
     Buffer<T> grad_query, grad_key, grad_value, head_value, states;
 
-    BackwardScratch(const Problem &p) : sizes(p) {
-        for (int g = 0; g < (p.decay == DecayKind::head ? p.heads / p.kv_heads : 1); ++g) decays.emplace_back(p, sizes.chunk_);
+    BackwardScratch(const Problem &p, int heads) : sizes(p) {
+        const int states_ = heads * (p.heads / p.kv_heads);
+        for (int i = 0; i < (p.decay == DecayKind::head ? states_ : 1); ++i) decays.emplace_back(p, sizes.chunk_);
         const Sizes<T> &z = sizes;
         const int64_t c = z.chunk_;
         for (Buffer<T> *b : {&query, &key, &grad_query, &grad_key}) b->resize(z.dim_ * c);
@@ -34,10 +35,10 @@ template <class T> struct BackwardScratch {
         scores.resize(c * c);
         pairs.resize(c * c);
         row.resize(c);
-        states.resize(z.state() * (p.heads / p.kv_heads));
+        states.resize(z.state() * states_);
     }
 
-    Decay<T> &decay(int g) { return decays[decays.size() == 1 ? 0 : g]; }
+    Decay<T> &decay(int i) { return decays[decays.size() == 1 ? 0 : i]; }
 };
 
 // grad[i][column]: gradient of the sums of token i, from the gradient of its output.
@@ -111,43 +112,47 @@ void grad_query_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<
     }
 }
 
-template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T> &x, int64_t number, int kv_head) {
-    const Sequence &s = p.sequences[number];
+template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T> &x, const Part &part) {
+    const Sequence &s = p.sequences[part.sequence];
     const Sizes<T> &z = x.sizes;
-    const int group = p.heads / p.kv_heads;
-    for (int g = 0; g < group; ++g)
-        load_state<T>(z, p.initial_state, number * p.heads + kv_head * group + g, x.states + g * z.state());
+    const int group = p.heads / p.kv_heads, first = part.first * group, last = part.last * group;
+    const bool needs_query = p.taylor || p.grad_decay;
+    for (int head = first; head < last; ++head)
+        load_state<T>(z, p.initial_state, part.sequence * p.heads + head, x.states + (head - first) * z.state());
     for (int64_t token = s.start; token < s.stop; token += p.chunk) {
         const int count = int(std::min<int64_t>(p.chunk, s.stop - token));
-        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
-        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
-        const T *phi = x.key;
-        if (p.taylor) {
-            taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
-            phi = x.phi_key;
-        }
-        const int64_t next = token + count;
-        const int more = int(std::min<int64_t>(p.chunk, s.stop - next));
-        for (int g = 0; g < group; ++g) {
-            const int head = kv_head * group + g;
-            T *state = x.states + g * z.state();
-            x.ahead.clear();
-            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
-            expect<S>(x.ahead, p.grad_query, s.batch, next, head, more, z.dim);
-            if (p.taylor || p.grad_decay) expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
-            if (g + 1 == group) {
-                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
+        for (int kv_head = part.first; kv_head < part.last; ++kv_head) {
+            load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
+            load_value<S, T>(p, z, s, token, kv_head, count, x.value);
+            const T *phi = x.key;
+            if (p.taylor) {
+                taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
+                phi = x.phi_key;
             }
-            Decay<T> &decay = x.decay(g);
-            decay.set(p, s, token, head, count);
-            if (p.taylor || p.grad_decay) load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
-            load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
-            grad_query_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.decay_rows) + (s.batch * p.tokens + token) * p.heads + head);
-            store_lanes<S, T>(p.grad_query, s.batch, token, head, count, z.dim, z.chunk_, x.grad_query);
-            if (token + count == s.stop) continue;
-            const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.factor);
-            advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
+            const Next next = next_of(p, part, token, kv_head, count, token + count, s.stop - token - count);
+            for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                T *state = x.states + (head - first) * z.state();
+                const bool same = head + 1 < (kv_head + 1) * group;
+                const Next row = same ? Next{token, 0, count} : next;
+                const int next_head = same ? head + 1 : next.kv_head * group;
+                x.ahead.clear();
+                if (!same) {
+                    expect<S>(x.ahead, p.key, s.batch, next.token, next.kv_head, next.count, z.dim);
+                    expect<S>(x.ahead, p.value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
+                }
+                expect<S>(x.ahead, p.grad_out, s.batch, row.token, next_head, row.count, p.value_dim);
+                expect<S>(x.ahead, p.grad_query, s.batch, row.token, next_head, row.count, z.dim);
+                if (needs_query) expect<S>(x.ahead, p.query, s.batch, row.token, next_head, row.count, z.dim);
+                Decay<T> &decay = x.decay(head - first);
+                decay.set(p, s, token, head, count);
+                if (needs_query) load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
+                load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
+                grad_query_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.decay_rows) + (s.batch * p.tokens + token) * p.heads + head);
+                store_lanes<S, T>(p.grad_query, s.batch, token, head, count, z.dim, z.chunk_, x.grad_query);
+                if (token + count == s.stop) continue;
+                const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.factor);
+                advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
+            }
         }
     }
 }
@@ -197,58 +202,63 @@ void grad_key_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<T>
     }
 }
 
-template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> &x, int64_t number, int kv_head) {
-    const Sequence &s = p.sequences[number];
+template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> &x, const Part &part) {
+    const Sequence &s = p.sequences[part.sequence];
     const Sizes<T> &z = x.sizes;
-    const int group = p.heads / p.kv_heads, c = z.chunk_;
-    for (int g = 0; g < group; ++g)
-        load_state<T>(z, p.grad_final, number * p.heads + kv_head * group + g, x.states + g * z.state());
-    const int64_t chunks = (s.stop - s.start + p.chunk - 1) / p.chunk;
-    for (int64_t i = chunks - 1; i >= 0; --i) {
+    const int group = p.heads / p.kv_heads, first = part.first * group, last = part.last * group, c = z.chunk_;
+    for (int head = first; head < last; ++head)
+        load_state<T>(z, p.grad_final, part.sequence * p.heads + head, x.states + (head - first) * z.state());
+    for (int64_t i = (s.stop - s.start + p.chunk - 1) / p.chunk - 1; i >= 0; --i) {
         const int64_t token = s.start + i * p.chunk;
         const int count = int(std::min<int64_t>(p.chunk, s.stop - token)), tokens = padded<T>(count);
-        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, c, x.key);
-        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
-        turn<T>(x.value, z.columns_, tokens, z.columns_, x.turned, c);
-        const T *phi = x.key;
-        if (p.taylor) {
-            taylor_features<T>(x.key, z.dim, tokens, c, x.phi_key);
-            phi = x.phi_key;
-        }
-        std::memset(x.grad_key, 0, size_t(z.dim_) * c * sizeof(T));
-        std::memset(x.grad_value, 0, size_t(tokens) * z.columns_ * sizeof(T));
-        for (int g = 0; g < group; ++g) {
-            const int head = kv_head * group + g;
-            T *pull = x.states + g * z.state();
-            const int64_t next = token - p.chunk;
-            const int more = i > 0 ? p.chunk : 0;
-            x.ahead.clear();
-            expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
-            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
-            if (g + 1 == group) {
-                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
-                expect<S>(x.ahead, p.grad_key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.grad_value, s.batch, next, kv_head, more, p.value_dim);
-            }
-            Decay<T> &decay = x.decay(g);
-            decay.set(p, s, token, head, count);
-            load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, c, x.query);
-            load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
-            grad_key_chunk<T>(p, x, count, decay, phi, pull, static_cast<T *>(p.decay_columns) + (s.batch * p.tokens + token) * p.heads + head);
-            if (i == 0 && !p.grad_initial) continue;
-            const T *queries = x.query;
+        for (int kv_head = part.first; kv_head < part.last; ++kv_head) {
+            load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, c, x.key);
+            load_value<S, T>(p, z, s, token, kv_head, count, x.value);
+            turn<T>(x.value, z.columns_, tokens, z.columns_, x.turned, c);
+            const T *phi = x.key;
             if (p.taylor) {
-                taylor_features<T>(x.query, z.dim, tokens, c, x.phi_query);
-                queries = x.phi_query;
+                taylor_features<T>(x.key, z.dim, tokens, c, x.phi_key);
+                phi = x.phi_key;
             }
-            queries = scaled<T>(decay, queries, z.features, tokens, c, decay.since, x.factor);
-            advance<T>(z, x.ahead, decay.whole, queries, x.grad, count, pull);
+            std::memset(x.grad_key, 0, size_t(z.dim_) * c * sizeof(T));
+            std::memset(x.grad_value, 0, size_t(tokens) * z.columns_ * sizeof(T));
+            const Next next = next_of(p, part, token, kv_head, count, token - p.chunk, i * p.chunk);
+            for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                T *pull = x.states + (head - first) * z.state();
+                const bool same = head + 1 < (kv_head + 1) * group;
+                const Next row = same ? Next{token, 0, count} : next;
+                const int next_head = same ? head + 1 : next.kv_head * group;
+                x.ahead.clear();
+                if (!same) {
+                    expect<S>(x.ahead, p.key, s.batch, next.token, next.kv_head, next.count, z.dim);
+                    expect<S>(x.ahead, p.value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
+                }
+                expect<S>(x.ahead, p.query, s.batch, row.token, next_head, row.count, z.dim);
+                expect<S>(x.ahead, p.grad_out, s.batch, row.token, next_head, row.count, p.value_dim);
+                if (!same) {
+                    expect<S>(x.ahead, p.grad_key, s.batch, next.token, next.kv_head, next.count, z.dim);
+                    expect<S>(x.ahead, p.grad_value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
+                }
+                Decay<T> &decay = x.decay(head - first);
+                decay.set(p, s, token, head, count);
+                load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, c, x.query);
+                load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
+                grad_key_chunk<T>(p, x, count, decay, phi, pull, static_cast<T *>(p.decay_columns) + (s.batch * p.tokens + token) * p.heads + head);
+                if (i == 0 && !p.grad_initial) continue;
+                const T *queries = x.query;
+                if (p.taylor) {
+                    taylor_features<T>(x.query, z.dim, tokens, c, x.phi_query);
+                    queries = x.phi_query;
+                }
+                queries = scaled<T>(decay, queries, z.features, tokens, c, decay.since, x.factor);
+                advance<T>(z, x.ahead, decay.whole, queries, x.grad, count, pull);
+            }
+            store_lanes<S, T>(p.grad_key, s.batch, token, kv_head, count, z.dim, c, x.grad_key);
+            store_rows<S, T>(p.grad_value, s.batch, token, kv_head, count, p.value_dim, z.columns_, x.grad_value);
         }
-        store_lanes<S, T>(p.grad_key, s.batch, token, kv_head, count, z.dim, c, x.grad_key);
-        store_rows<S, T>(p.grad_value, s.batch, token, kv_head, count, p.value_dim, z.columns_, x.grad_value);
     }
-    for (int g = 0; g < group; ++g) store_state<T>(z, x.states + g * z.state(), number * p.heads + kv_head * group + g, p.grad_initial);
+    for (int head = first; head < last; ++head)
+        store_state<T>(z, x.states + (head - first) * z.state(), part.sequence * p.heads + head, p.grad_initial);
 }
 
 // Sums from each token to the end of its sequence, in double. A token that forgets everything has no gradient.
@@ -267,15 +277,16 @@ template <class T> void grad_decay_of(const Problem &p, int64_t number, int head
 
 template <class S> void backward_as(const Problem &p) {
     using T = typename ComputeOf<S>::T;
-    const int64_t tasks = p.count * p.kv_heads;
+    const int heads = heads_at_once<T>(p);
+    const int64_t parts = p.count * ((p.kv_heads + heads - 1) / heads);
     // The two walks do not depend on each other: either may come first, or both at once.
     parallel(
-        2 * tasks, grain_of(p, 2), p.threads, [&] { return BackwardScratch<T>(p); },
+        2 * parts, grain_of(p, heads, 2), p.threads, [&] { return BackwardScratch<T>(p, heads); },
         [&](BackwardScratch<T> &scratch, int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t task = i % tasks;
-                if (i < tasks) walk_left<S, T>(p, scratch, task / p.kv_heads, int(task % p.kv_heads));
-                else walk_right<S, T>(p, scratch, task / p.kv_heads, int(task % p.kv_heads));
+                const Part part = part_of(p, heads, i % parts);
+                if (i < parts) walk_left<S, T>(p, scratch, part);
+                else walk_right<S, T>(p, scratch, part);
             }
         });
     if (!p.grad_decay) return;

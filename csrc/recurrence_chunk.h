@@ -1,6 +1,7 @@
 // A chunk of tokens in working memory: unpacked, zero-padded, most matrices with tokens across the lanes.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -13,6 +14,7 @@ namespace WINDEYE_ISA {
 namespace recurrence {
 
 using windeye::recurrence::DecayKind;
+using windeye::recurrence::Part;
 using windeye::recurrence::Problem;
 using windeye::recurrence::Sequence;
 using windeye::recurrence::Tensor;
@@ -286,6 +288,31 @@ template <class T> const T *scaled(const Decay<T> &decay, const T *rows, int cou
     for (int r = 0; r < count; ++r)
         for (int i = 0; i < tokens; i += N) at(to + r * stride + i) = at(rows + r * stride + i) * at(factor + i);
     return to;
+}
+
+// Key heads that one task takes: as many as leave every thread a task and keep their states in the second cache.
+template <class T> int heads_at_once(const Problem &p) {
+    const int64_t tasks = std::max<int64_t>(1, p.count * p.kv_heads / std::max(1, p.threads));
+    const int64_t states = (int64_t(1) << 18) / std::max<int64_t>(1, Sizes<T>(p).state() * int64_t(sizeof(T)) * (p.heads / p.kv_heads));
+    return int(std::max<int64_t>(1, std::min<int64_t>({tasks, states, p.kv_heads})));
+}
+
+// The part with a number, of all parts of all sequences.
+inline Part part_of(const Problem &p, int heads, int64_t number) {
+    const int64_t parts = (p.kv_heads + heads - 1) / heads;
+    const int first = int(number % parts) * heads;
+    return {number / parts, first, std::min(first + heads, p.kv_heads)};
+}
+
+// The key head of a chunk that a task comes to next; no tokens after the last one.
+struct Next {
+    int64_t token;
+    int kv_head, count;
+};
+
+inline Next next_of(const Problem &p, const Part &part, int64_t token, int kv_head, int count, int64_t after, int64_t left) {
+    if (kv_head + 1 < part.last) return {token, kv_head + 1, count};
+    return {after, part.first, int(std::max<int64_t>(0, std::min<int64_t>(p.chunk, left)))};
 }
 
 // Asks for the rows of a chunk of one head that follows.

@@ -15,11 +15,12 @@ namespace recurrence {
 template <class T> struct ForwardScratch {
     Sizes<T> sizes;
     Ahead ahead;
-    std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
+    std::vector<Decay<T>> decays; // one per head where each head has its own tables
     Buffer<T> query, key, value, phi_query, phi_key, scaled_key, scores, out, states;
 
-    ForwardScratch(const Problem &p) : sizes(p) {
-        for (int g = 0; g < (p.decay == DecayKind::head ? p.heads / p.kv_heads : 1); ++g) decays.emplace_back(p, sizes.chunk_);
+    ForwardScratch(const Problem &p, int heads) : sizes(p) {
+        const int states_ = heads * (p.heads / p.kv_heads);
+        for (int i = 0; i < (p.decay == DecayKind::head ? states_ : 1); ++i) decays.emplace_back(p, sizes.chunk_);
         const Sizes<T> &z = sizes;
         const int64_t c = z.chunk_;
         query.resize(z.dim_ * c);
@@ -32,10 +33,10 @@ template <class T> struct ForwardScratch {
         scaled_key.resize(z.features_ * c);
         scores.resize(c * c);
         out.resize(c * z.columns_);
-        states.resize(z.state() * (p.heads / p.kv_heads));
+        states.resize(z.state() * states_);
     }
 
-    Decay<T> &decay(int g) { return decays[decays.size() == 1 ? 0 : g]; }
+    Decay<T> &decay(int i) { return decays[decays.size() == 1 ? 0 : i]; }
 };
 
 template <class T> inline Vec<T> weight(bool taylor, Vec<T> u) { return taylor ? T(1) + u + T(0.5) * u * u : u; }
@@ -85,61 +86,67 @@ void forward_chunk(const Problem &p, ForwardScratch<T> &x, int count, Decay<T> &
     }
 }
 
-template <class S, class T> void forward_sequence(const Problem &p, ForwardScratch<T> &x, int64_t number, int kv_head) {
-    const Sequence &s = p.sequences[number];
+template <class S, class T> void forward_part(const Problem &p, ForwardScratch<T> &x, const Part &part) {
+    const Sequence &s = p.sequences[part.sequence];
     const Sizes<T> &z = x.sizes;
-    const int group = p.heads / p.kv_heads;
-    for (int g = 0; g < group; ++g)
-        load_state<T>(z, p.initial_state, number * p.heads + kv_head * group + g, x.states + g * z.state());
+    const int group = p.heads / p.kv_heads, first = part.first * group, last = part.last * group;
+    for (int head = first; head < last; ++head)
+        load_state<T>(z, p.initial_state, part.sequence * p.heads + head, x.states + (head - first) * z.state());
     for (int64_t token = s.start; token < s.stop; token += p.chunk) {
         const int count = int(std::min<int64_t>(p.chunk, s.stop - token));
-        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
-        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
-        const T *phi = x.key;
-        if (p.taylor) {
-            taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
-            phi = x.phi_key;
-        }
-        const int64_t next = token + count;
-        const int more = int(std::min<int64_t>(p.chunk, s.stop - next));
-        for (int g = 0; g < group; ++g) {
-            const int head = kv_head * group + g;
-            T *state = x.states + g * z.state();
-            x.ahead.clear();
-            expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
-            expect<S>(x.ahead, p.out, s.batch, next, head, more, p.value_dim);
-            if (g + 1 == group) {
-                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
+        for (int kv_head = part.first; kv_head < part.last; ++kv_head) {
+            load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
+            load_value<S, T>(p, z, s, token, kv_head, count, x.value);
+            const T *phi = x.key;
+            if (p.taylor) {
+                taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
+                phi = x.phi_key;
             }
-            Decay<T> &decay = x.decay(g);
-            decay.set(p, s, token, head, count);
-            load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
-            forward_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.denominator) + (s.batch * p.tokens + token) * p.heads + head);
-            store_rows<S, T>(p.out, s.batch, token, head, count, p.value_dim, z.columns_, x.out);
-            if (token + count == s.stop && !p.final_state) continue;
-            const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.scaled_key);
-            advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
+            const Next next = next_of(p, part, token, kv_head, count, token + count, s.stop - token - count);
+            for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+                T *state = x.states + (head - first) * z.state();
+                x.ahead.clear();
+                if (head + 1 < (kv_head + 1) * group) {
+                    expect<S>(x.ahead, p.query, s.batch, token, head + 1, count, z.dim);
+                    expect<S>(x.ahead, p.out, s.batch, token, head + 1, count, p.value_dim);
+                } else {
+                    expect<S>(x.ahead, p.key, s.batch, next.token, next.kv_head, next.count, z.dim);
+                    expect<S>(x.ahead, p.value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
+                    expect<S>(x.ahead, p.query, s.batch, next.token, next.kv_head * group, next.count, z.dim);
+                    expect<S>(x.ahead, p.out, s.batch, next.token, next.kv_head * group, next.count, p.value_dim);
+                }
+                Decay<T> &decay = x.decay(head - first);
+                decay.set(p, s, token, head, count);
+                load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
+                forward_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.denominator) + (s.batch * p.tokens + token) * p.heads + head);
+                store_rows<S, T>(p.out, s.batch, token, head, count, p.value_dim, z.columns_, x.out);
+                if (token + count == s.stop && !p.final_state) continue;
+                const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.scaled_key);
+                advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
+            }
         }
     }
-    for (int g = 0; g < group; ++g) store_state<T>(z, x.states + g * z.state(), number * p.heads + kv_head * group + g, p.final_state);
+    for (int head = first; head < last; ++head)
+        store_state<T>(z, x.states + (head - first) * z.state(), part.sequence * p.heads + head, p.final_state);
 }
 
 // Tasks below which another thread costs more than it brings: about two million multiply-adds.
-inline int64_t grain_of(const Problem &p, int units) {
+inline int64_t grain_of(const Problem &p, int heads, int units) {
     int64_t tokens = 0;
     for (int64_t i = 0; i < p.count; ++i) tokens += p.sequences[i].stop - p.sequences[i].start;
     const int64_t each = int64_t(p.chunk) * (p.head_dim + p.columns()) + 2 * p.state_size();
-    const int64_t task = units * each * tokens / std::max<int64_t>(1, p.count) * (p.heads / p.kv_heads);
+    const int64_t task = units * each * tokens / std::max<int64_t>(1, p.count) * (p.heads / p.kv_heads) * heads;
     return std::max<int64_t>(1, 2000000 / std::max<int64_t>(1, task));
 }
 
 template <class S> void forward_as(const Problem &p) {
     using T = typename ComputeOf<S>::T;
+    const int heads = heads_at_once<T>(p);
+    const int64_t parts = p.count * ((p.kv_heads + heads - 1) / heads);
     parallel(
-        p.count * p.kv_heads, grain_of(p, 1), p.threads, [&] { return ForwardScratch<T>(p); },
+        parts, grain_of(p, heads, 1), p.threads, [&] { return ForwardScratch<T>(p, heads); },
         [&](ForwardScratch<T> &scratch, int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) forward_sequence<S, T>(p, scratch, i / p.kv_heads, int(i % p.kv_heads));
+            for (int64_t i = begin; i < end; ++i) forward_part<S, T>(p, scratch, part_of(p, heads, i));
         });
 }
 
