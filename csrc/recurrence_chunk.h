@@ -330,17 +330,29 @@ template <class T> inline void advance(const Sizes<T> &z, Ahead &ahead, T whole,
                                 [=](int r, int l, Vec<T> sum) { at(state + r * z.columns_ + l) = whole * at(state + r * z.columns_ + l) + sum; });
 }
 
-template <class T> void load_state(const Sizes<T> &z, const void *from, int64_t row, T *state) {
-    std::memset(state, 0, size_t(z.state()) * sizeof(T));
+// States of all heads of a part, unpacked to padded rows; zeros where there are none. And back.
+template <class T> void load_states(const Problem &p, const Sizes<T> &z, const void *from, const Part &part, T *states) {
+    const int group = p.heads / p.kv_heads, heads = (part.last - part.first) * group;
+    std::memset(states, 0, size_t(z.state()) * heads * sizeof(T));
     if (!from) return;
-    const T *x = static_cast<const T *>(from) + row * z.features * z.columns;
-    for (int f = 0; f < z.features; ++f) std::memcpy(state + f * z.columns_, x + f * z.columns, size_t(z.columns) * sizeof(T));
+    const T *x = static_cast<const T *>(from) + (part.sequence * p.heads + part.first * group) * z.features * z.columns;
+    for (int h = 0; h < heads; ++h)
+        for (int f = 0; f < z.features; ++f, x += z.columns)
+            std::memcpy(states + h * z.state() + f * z.columns_, x, size_t(z.columns) * sizeof(T));
 }
 
-template <class T> void store_state(const Sizes<T> &z, const T *state, int64_t row, void *to) {
+template <class T> void store_states(const Problem &p, const Sizes<T> &z, const T *states, const Part &part, void *to) {
     if (!to) return;
-    T *x = static_cast<T *>(to) + row * z.features * z.columns;
-    for (int f = 0; f < z.features; ++f) std::memcpy(x + f * z.columns, state + f * z.columns_, size_t(z.columns) * sizeof(T));
+    const int group = p.heads / p.kv_heads, heads = (part.last - part.first) * group;
+    T *x = static_cast<T *>(to) + (part.sequence * p.heads + part.first * group) * z.features * z.columns;
+    for (int h = 0; h < heads; ++h)
+        for (int f = 0; f < z.features; ++f, x += z.columns)
+            std::memcpy(x, states + h * z.state() + f * z.columns_, size_t(z.columns) * sizeof(T));
+}
+
+// Place of a token in a tensor [batch, tokens, heads] that may be missing.
+template <class T> T *per_token(const Problem &p, void *x, const Sequence &s, int64_t token, int head) {
+    return x ? static_cast<T *>(x) + (s.batch * p.tokens + token) * p.heads + head : nullptr;
 }
 
 } // namespace recurrence
