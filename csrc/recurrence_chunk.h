@@ -239,8 +239,13 @@ template <class T> struct Decay {
             sum += double(step[i]);
         }
         for (int i = count; i < end; ++i) step[i] = since[i] = until[i] = -std::numeric_limits<T>::infinity();
-        for (T *x : {step.data, since.data, until.data})
-            for (int i = 0; i < end; i += N) at(x + i) = exp2(at(x + i) * Lanes<T>::log2e);
+        // Steps are multiplied with each other, so each is rounded correctly; the other two are factors used once.
+        for (int i = 0; i < end; ++i) step[i] = std::exp(step[i]);
+        for (T *x : {since.data, until.data})
+            for (int i = 0; i < end; i += N) {
+                const Vec<T> factor = exp2(at(x + i) * Lanes<T>::log2e);
+                at(x + i) = factor > T(1) ? splat<T>(1) : factor;
+            }
     }
 
     // kept[i][j], tokens down: row i is row i - 1 times the step of token i.

@@ -92,6 +92,16 @@ def test_a_long_slow_decay_stays_exact():
     assert torch.allclose(exact[0, -1, 0], whole, rtol=1e-10)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-7, 1e-3, 0.5, 20.0])
+def test_one_decay_for_all_tokens_equals_the_same_decay_at_every_token(rate):
+    q, k, v = torch.rand(3, 1, 2000, 2, 8).unbind(0)
+    decay = torch.full((2,), -rate)
+    exact = windeye.linear_attention(q.double(), k.double(), v.double(), log_decay=decay.double(), backend="cpu")
+    for each in (decay, decay.expand(1, 2000, 2)):
+        out = windeye.linear_attention(q, k, v, log_decay=each, backend="cpu")
+        assert (out - exact).abs().max() <= 1e-6 * exact.abs().max()
+
+
 def test_a_nan_stays_in_its_sequence_and_head():
     q, k, v = torch.randn(3, 1, 60, 2, 8).unbind(0)
     k = k.clone()
