@@ -5,7 +5,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include <unistd.h>
 #endif
 
+#include "isa.h"
 #include "problem.h"
 
 namespace nb = nanobind;
@@ -38,24 +38,15 @@ using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::c
 
 std::vector<int32_t> copied(const Ints &a) { return {a.data(), a.data() + a.shape(0)}; }
 
-// Best first.
 std::vector<const Kernels *> available() {
-    std::vector<const Kernels *> found;
-#if defined(WINDEYE_HAS_AVX512)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        found.push_back(&avx512::kernels);
-#endif
+    const Kernels *avx2 = nullptr, *avx512 = nullptr;
 #if defined(WINDEYE_HAS_AVX2)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
+    avx2 = &windeye::avx2::kernels;
 #endif
-    found.push_back(&baseline::kernels);
-    return found;
-}
-
-const Kernels &named(const std::string &name) {
-    for (const Kernels *k : available())
-        if (name.empty() || name == k->name) return *k;
-    throw std::invalid_argument("this processor or build has no instruction set named " + name);
+#if defined(WINDEYE_HAS_AVX512)
+    avx512 = &windeye::avx512::kernels;
+#endif
+    return windeye::available(&baseline::kernels, avx2, avx512);
 }
 
 struct RelationBuilder {
@@ -132,7 +123,7 @@ struct Call {
         problem.value_dim = shape[4];
         problem.scale = scale;
         problem.threads = threads;
-        kernels = &named(isa);
+        kernels = &named(available(), isa);
     }
 
     void set_inputs(const Strides &query, const Strides &key, const Strides &value, const Strides &out, int64_t lse) {
@@ -183,6 +174,8 @@ struct Call {
 
 } // namespace
 
+void register_recurrence(nb::module_ &m);
+
 NB_MODULE(_cpu, m) {
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
@@ -206,4 +199,5 @@ NB_MODULE(_cpu, m) {
         .def("set_bias_gradient", &Call::set_bias_gradient)
         .def("forward", &Call::forward)
         .def("backward", &Call::backward);
+    register_recurrence(m);
 }

@@ -1,6 +1,7 @@
 """windeye: every published way of restricting attention, on one small, proven, fast core."""
 
-from windeye.ops import attend, explain, merge
+from windeye.kernels.recurrence import decay
+from windeye.ops import attend, explain, linear_attention, merge
 from windeye.patterns import (
     Blocks,
     Causal,
@@ -32,6 +33,8 @@ __all__ = [
     "Sliding",
     "TileWindow",
     "attend",
+    "decay",
     "explain",
+    "linear_attention",
     "merge",
 ]

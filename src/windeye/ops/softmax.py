@@ -1,4 +1,4 @@
-"""The public functions: attend, merge, explain."""
+"""Softmax attention: attend, merge, explain."""
 
 from __future__ import annotations
 
