@@ -1,10 +1,11 @@
 """windeye: every published way of restricting attention, on one small, proven, fast core."""
 
-from windeye.ops import attend, explain, merge
+from windeye.ops import attend, explain, merge, topw_expiry, topw_mask
 from windeye.patterns import (
     Blocks,
     Causal,
     Documents,
+    Expiry,
     Full,
     Halo,
     Inward,
@@ -22,6 +23,7 @@ __all__ = [
     "Blocks",
     "Causal",
     "Documents",
+    "Expiry",
     "Full",
     "Halo",
     "Inward",
@@ -34,4 +36,6 @@ __all__ = [
     "attend",
     "explain",
     "merge",
+    "topw_expiry",
+    "topw_mask",
 ]
