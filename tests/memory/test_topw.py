@@ -163,7 +163,7 @@ WRONG = {
     "other heads": (lambda: CACHE.step(Q, K[:, :, :1], V[:, :, :1], S[:, :1]), "the cache was made for 2"),
     "other queries": (lambda: CACHE.step(Q[:, :1], K, V, S), r"not of the same tokens: \(2, 1, 2, 4\)"),
     "query heads": (lambda: CACHE.step(Q[:, :, :1], K, V, S), "query has 1 heads"),
-    "a row": (lambda: CACHE.step(Q[:, 0], K[:, 0], V[:, 0], S), "a step takes key and value"),
+    "a row": (lambda: CACHE.step(Q[:, 0], K[:, 0], V[:, 0], S), "a step takes query, key and value"),
     "a NaN": (lambda: CACHE.step(Q[:, :1], K[:, :1], V[:, :1], S[..., :1] * torch.nan), "score is NaN"),
 }
 
