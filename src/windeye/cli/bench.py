@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +11,14 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax",)
+SUITES = ("softmax", "lifetimes")
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(help="softmax")],
+    suite: Annotated[str, typer.Argument(help=", ".join(SUITES))],
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of every candidate.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Three rounds, no FlexAttention: does it work?")] = False,
-    out: Annotated[Path | None, typer.Option(help="The JSON to write; default runs/bench/softmax.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The JSON to write; default runs/bench/SUITE.json.")] = None,
     go_on: Annotated[bool, typer.Option("--continue", help="Keep what an interrupted run has measured.")] = False,
 ) -> None:
     """Ratios over the strongest baselines in one run; medians, machine, versions and command land in a JSON."""
@@ -26,12 +28,12 @@ def bench(
         if suite not in SUITES:
             raise ValueError(f"SUITE must be one of {', '.join(SUITES)}, got {suite!r}")
     from windeye.bench import run as runs
-    from windeye.bench import softmax
 
+    measured = import_module(f"windeye.bench.{suite}")
     target = out or Path("runs") / "bench" / f"{suite}{'-quick' if quick else ''}.json"
     command = f"windeye bench {suite} --threads {threads}{' --quick' if quick else ''}"
     console = Console(stderr=True)
-    parts = list(softmax.parts(quick=quick))
+    parts = list(measured.parts(quick=quick))
     names = [name for name, _ in parts]
     try:
         with console.status("") as status:
@@ -46,20 +48,19 @@ def bench(
         console.print(f"error: {error}; install the extra: pip install 'windeye[bench]'", style="red")
         raise typer.Exit(2) from None
     runs.save(result, target)
-    _show(result)
+    table = import_module("windeye.bench.table") if suite == "softmax" else measured
+    _show(table.COLUMNS, table.rows(result))
     typer.echo(f"wrote {target}")
 
 
-def _show(result: dict[str, object]) -> None:
+def _show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from windeye.bench.table import COLUMNS, rows
-
     table = Table(box=None, pad_edge=False)
-    for number, column in enumerate(COLUMNS):
+    for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
-    for row in rows(result):
+    for row in rows:
         table.add_row(*row)
     Console().print(table)
 

@@ -138,7 +138,7 @@ class Lifetimes(Bound):
         >>> import torch
         >>> bound = Expiry(torch.tensor([[[3, 2, 3], [1, 2, 3]]], dtype=torch.int32)).bind((3,))
         >>> bound.pairs(), bound.keys_of(2, head=0), bound.keys_of(2, head=1)
-        (7, [0, 2], [2])
+        (8, [0, 2], [2])
     """
 
     planes: torch.Tensor
