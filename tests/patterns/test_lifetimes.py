@@ -165,6 +165,7 @@ WRONG = {
     "long integers": (lambda: Expiry(table(1).long()), TypeError, r"int32, got torch.int64; .*to\(torch.int32\)"),
     "two axes": (lambda: Expiry(table([1], [1])), ValueError, r"\[batch, heads, keys\], got shape \(2, 1\)"),
     "two grid axes": (lambda: Expiry(table(1, 2)).bind((2, 1)), ValueError, r"grid of 2 axes: \(2, 1\)"),
+    "lifetimes of lifetimes": (lambda: Expiry.of(Expiry(table(1, 2)), 2), TypeError, "depends on data"),
     "other keys": (lambda: Expiry(table(1, 2)).bind((3,)), ValueError, "table holds 2 keys but the sequence has 3"),
 }
 

@@ -224,6 +224,8 @@ def visible(planes: torch.Tensor, queries: int) -> torch.Tensor:
 
 def _expiries(pattern: Pattern, keys: int, *, causal_only: bool) -> np.ndarray:
     """The expiry of each key, int32, from the reverse tables of a pattern; pairs of the future are left out."""
+    if pattern.tables:
+        raise TypeError(f"{pattern!r} depends on data; its table is what you look for")
     refusal = f"{pattern.spec} cannot be told as lifetimes of keys"
     born = np.arange(keys, dtype=np.int64)
     reverse = [table for term in pattern.bind((keys,)).inverse().terms for table in term[0].unwrapped()]
