@@ -92,23 +92,23 @@ template <class T> int lifetime_vectors(const Problem &p) {
 }
 
 // A tile of consecutive queries of a sequence.
-inline void place_queries(int64_t begin, int lanes, Tile &tile) {
-    tile.lanes = lanes;
-    tile.live = lanes == 64 ? ~uint64_t(0) : (uint64_t(1) << lanes) - 1;
-    for (int l = 0; l < lanes; ++l) {
+inline void place_queries(int64_t begin, int count, int width, Tile &tile) {
+    tile.vectors = (count + width - 1) / width;
+    tile.lanes = tile.vectors * width;
+    tile.filled = tile.live = count == 64 ? ~uint64_t(0) : (uint64_t(1) << count) - 1;
+    for (int l = 0; l < count; ++l) {
         tile.coord[0][l] = tile.coord[1][l] = 0;
         tile.coord[2][l] = int32_t(begin + l);
         tile.token[l] = begin + l;
     }
 }
 
-// Calls flush(rows, count) for blocks of the keys that a tile at `begin` sees. The list ascends, so that a vector of
-// lanes has nothing to do with the last rows, whose keys are younger than all its queries.
+// Calls flush(count) for blocks of the keys that a tile at `begin` sees.
 template <class Flush>
 void visit_live(const LiveKeys &live, int64_t begin, const Tile &tile, const Tensor &a, const Tensor &b, Row *rows, Flush &&flush) {
     int filled = 0;
     for (const int32_t key : live.keys) {
-        const uint64_t mask = live.lanes(key, begin, tile.lanes);
+        const uint64_t mask = live.lanes(key, begin, MOST_LANES) & tile.filled;
         if (!mask) continue;
         rows[filled++] = {key * a.axis[2], key * b.axis[2], mask, key, 0};
         if (filled == BLOCK) {
@@ -119,21 +119,17 @@ void visit_live(const LiveKeys &live, int64_t begin, const Tile &tile, const Ten
     if (filled) flush(filled);
 }
 
-// Rows of a block that lanes before `lane` may see.
-inline int rows_before(const Row *rows, int count, int64_t begin, int lane) {
-    while (count > 0 && rows[count - 1].token >= begin + lane) --count;
-    return count;
-}
-
 // Walks over the tiles of a stretch of queries: step(tile, begin position).
-template <class Step> void sweep(const Problem &p, LiveKeys &live, int64_t query, int64_t end, int lanes, Step &&step) {
+template <class T, class Step> void sweep(const Problem &p, LiveKeys &live, int64_t query, int64_t end, int vectors, Step &&step) {
+    const int lanes = vectors * Lanes<T>::N;
     const int64_t offset = p.tokens_kv() - p.tokens();
     live.start(query + offset);
     Tile tile;
     for (; query < end; query += lanes) {
         const int64_t begin = query + offset;
-        place_queries(query, int(std::min<int64_t>(lanes, end - query)), tile);
-        live.advance(begin, begin + tile.lanes);
+        const int64_t count = std::min<int64_t>(lanes, end - query);
+        place_queries(query, int(count), Lanes<T>::N, tile);
+        live.advance(begin, begin + count);
         step(tile, begin);
     }
 }

@@ -48,11 +48,11 @@ template <class T, int R> inline void outer_rows(T *const *to, const T *const *p
 
 // to[row] += sum over lanes of p[row][lane] x[lane]: lanes are summed, dims lie across the vectors.
 template <class T>
-void outer(T *const *to, const T *const *p, const uint64_t *masks, int rows, const Vec<T> *x, int xstep, int lanes, bool careful) {
+void outer(T *const *to, const T *const *p, const Row *seen, int rows, const Vec<T> *x, int xstep, int lanes, bool careful) {
     if (careful) { // a lane that does not see the row must not even multiply by it
         for (int r = 0; r < rows; ++r)
             for (int l = 0; l < lanes; ++l)
-                if (masks[r] >> l & 1) outer_rows<T, 1>(to + r, std::array<const T *, 1>{p[r] + l}.data(), x + l * xstep, xstep, 1);
+                if (seen[r].mask >> l & 1) outer_rows<T, 1>(to + r, std::array<const T *, 1>{p[r] + l}.data(), x + l * xstep, xstep, 1);
         return;
     }
     int r = 0;
@@ -62,13 +62,14 @@ void outer(T *const *to, const T *const *p, const uint64_t *masks, int rows, con
 
 template <class T> struct LiveBackwardScratch {
     Buffer<Vec<T>> near, far, grad_near, weight, grad_logit;
-    Buffer<Vec<T>> query_rows, grad_rows; // the lanes once more, as rows
+    Buffer<Vec<T>> weight_rows, grad_logit_rows; // of all vectors side by side: [row][lane]
+    Buffer<Vec<T>> query_rows, grad_rows;        // the lanes once more, as rows
     Buffer<T> near_rows, far_rows, grad_key, grad_value;
     Row rows[BLOCK];
     const T *near_row[BLOCK], *far_row[BLOCK], *weights[BLOCK], *grad_logits[BLOCK];
     T *grad_key_row[BLOCK], *grad_value_row[BLOCK];
-    uint64_t masks[BLOCK];
-    Vec<T> lse[MOST_LANES / Lanes<T>::N], delta[MOST_LANES / Lanes<T>::N];
+    Picked<T> picked;
+    Vec<T> lse[MOST_VECTORS], delta[MOST_VECTORS];
     LaneDropout<T> dropout;
 
     LiveBackwardScratch(const Problem &p, int64_t vectors) {
@@ -76,8 +77,10 @@ template <class T> struct LiveBackwardScratch {
         near.resize(p.head_dim * vectors);
         grad_near.resize(p.head_dim * vectors);
         far.resize(p.value_dim * vectors);
-        weight.resize(BLOCK * vectors);
-        grad_logit.resize(BLOCK * vectors);
+        weight.resize(BLOCK);
+        grad_logit.resize(BLOCK);
+        weight_rows.resize(BLOCK * vectors);
+        grad_logit_rows.resize(BLOCK * vectors);
         near_rows.resize(int64_t(BLOCK) * p.head_dim);
         far_rows.resize(int64_t(BLOCK) * p.value_dim);
         query_rows.resize(vectors * N * ((p.head_dim + N - 1) / N));
@@ -86,88 +89,90 @@ template <class T> struct LiveBackwardScratch {
 };
 
 template <class S, class T>
-void load_tile(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &tile, int32_t batch, int32_t head, int vectors) {
+void load_tile(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &tile, int32_t batch, int32_t head) {
     constexpr int N = Lanes<T>::N;
     const T infinity = std::numeric_limits<T>::infinity();
-    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * Lanes<T>::log2e, vectors, scratch.near.data);
-    gather_lanes<S, T>(p.grad_out, batch, head, tile, p.value_dim, T(1), vectors, scratch.far.data);
+    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * Lanes<T>::log2e, scratch.near.data);
+    gather_lanes<S, T>(p.grad_out, batch, head, tile, p.value_dim, T(1), scratch.far.data);
     scratch.dropout.set(p, batch, head, tile, false);
     const int64_t first = batch * p.tokens() * p.heads + head;
-    for (int l = 0; l < vectors * N; ++l) {
-        const bool lives = l < tile.lanes;
-        const T value = lives ? static_cast<const T *>(p.lse)[first + tile.token[l] * p.heads] : -infinity;
+    for (int l = 0; l < tile.lanes; ++l) {
+        const bool filled = tile.has(l);
+        const T value = filled ? static_cast<const T *>(p.lse)[first + tile.token[l] * p.heads] : -infinity;
         scratch.lse[l / N][l % N] = value == -infinity ? infinity : value * Lanes<T>::log2e;
-        scratch.delta[l / N][l % N] = lives ? static_cast<const T *>(p.delta)[first + tile.token[l] * p.heads] : T(0);
+        scratch.delta[l / N][l % N] = filled ? static_cast<const T *>(p.delta)[first + tile.token[l] * p.heads] : T(0);
     }
 }
 
-// Weights (as the value's gradient needs them) and gradients of the logits for one block of rows and vector of lanes.
 template <class S, class T>
-void grad_logits(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &tile, int count, const T *bias, int vectors, int v) {
+void point_rows(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &tile, int32_t batch, int32_t kv_head, int count) {
+    const int32_t zero[AXES] = {0, 0, 0};
+    const S *keys = token_at<S>(p.key, batch, kv_head, zero), *values = token_at<S>(p.value, batch, kv_head, zero);
+    point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, tile.vectors, scratch.near_rows.data, scratch.near_row);
+    point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, tile.vectors, scratch.far_rows.data, scratch.far_row);
+}
+
+// Weights (as the value's gradient needs them) and gradients of the logits of the rows that one vector of lanes sees.
+template <class T>
+void grad_logits(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &tile, int count, const T *bias, int v) {
     using V = Vec<T>;
-    constexpr int N = Lanes<T>::N;
-    V *weight = scratch.weight.data + v, *grad_logit = scratch.grad_logit.data + v;
-    const int shift = v * N;
-    const uint64_t mine = (tile.live >> shift) & ((uint64_t(1) << N) - 1);
-    logits<T>(scratch.near_row, count, p.head_dim, scratch.near.data + v, weight, vectors);
-    logits<T>(scratch.far_row, count, p.value_dim, scratch.far.data + v, grad_logit, vectors);
-    for (int r = 0; r < count; ++r) {
-        V x = weight[r * vectors];
-        if (bias) x += bias[scratch.rows[r].token] * Lanes<T>::log2e;
-        V w = exp2(x - scratch.lse[v]), kept = w, g = grad_logit[r * vectors];
+    const int shift = v * Lanes<T>::N;
+    const uint64_t mine = tile.live >> shift & FULL<T>;
+    Picked<T> &picked = scratch.picked;
+    picked.pick(scratch.rows, scratch.near_row, scratch.far_row, count, shift, mine);
+    V *weight = scratch.weight.data, *grad_logit = scratch.grad_logit.data;
+    logits<T>(picked.near, picked.count, p.head_dim, scratch.near.data + v * p.head_dim, weight);
+    logits<T>(picked.far, picked.count, p.value_dim, scratch.far.data + v * p.value_dim, grad_logit);
+    for (int r = 0; r < picked.count; ++r) {
+        V x = weight[r];
+        if (bias) x += bias[picked.row(r).token] * Lanes<T>::log2e;
+        V w = exp2(x - scratch.lse[v]), kept = w, g = grad_logit[r];
         if (scratch.dropout.active) {
-            const V keep = scratch.dropout.at(shift, scratch.rows[r], false);
+            const V keep = scratch.dropout.at(shift, picked.row(r), false);
             g *= keep;
             kept *= keep;
         }
         g = w * (g - scratch.delta[v]);
-        const uint64_t seen = scratch.masks[r] >> shift & mine;
-        if (seen != mine) {
-            const IVec<T> lanes = expand<T>(seen);
+        if (picked.seen[r] != mine) {
+            const IVec<T> lanes = expand<T>(picked.seen[r]);
             g = lanes ? g : V{};
             kept = lanes ? kept : V{};
         }
-        grad_logit[r * vectors] = g;
-        weight[r * vectors] = kept;
+        grad_logit[r] = g;
+        weight[r] = kept;
     }
-}
-
-template <class S, class T>
-void point_rows(const Problem &p, LiveBackwardScratch<T> &scratch, int32_t batch, int32_t kv_head, int count) {
-    const int32_t zero[AXES] = {0, 0, 0};
-    const S *keys = token_at<S>(p.key, batch, kv_head, zero), *values = token_at<S>(p.value, batch, kv_head, zero);
-    point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, scratch.near_rows.data, scratch.near_row);
-    point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, scratch.far_rows.data, scratch.far_row);
-    for (int r = 0; r < count; ++r) scratch.masks[r] = scratch.rows[r].mask;
 }
 
 template <class S, class T = typename ComputeOf<S>::T>
-void live_query_tile(const Problem &p, LiveBackwardScratch<T> &scratch, const LiveKeys &live, const Tile &tile, int64_t begin, int32_t batch, int32_t head, int vectors, bool careful) {
-    constexpr int N = Lanes<T>::N;
-    load_tile<S, T>(p, scratch, tile, batch, head, vectors);
+void live_query_tile(const Problem &p, LiveBackwardScratch<T> &scratch, const LiveKeys &live, const Tile &tile, int64_t begin, int32_t batch, int32_t head, bool careful) {
+    load_tile<S, T>(p, scratch, tile, batch, head);
     const T *bias = p.lifetimes.bias ? static_cast<const T *>(p.lifetimes.bias) + bias_row(p, batch, head) : nullptr;
     Vec<T> *grad = scratch.grad_near.data;
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad[i] = Vec<T>{};
-    visit_live(live, begin, tile, p.key, p.value, scratch.rows, [&](int block) {
-        point_rows<S, T>(p, scratch, batch, head / (p.heads / p.kv_heads), block);
-        for (int v = 0; v < vectors; ++v) {
-            const int count = rows_before(scratch.rows, block, begin, (v + 1) * N);
-            grad_logits<S, T>(p, scratch, tile, count, bias, vectors, v);
-            accumulate<T>(scratch.near_row, count, p.head_dim, scratch.grad_logit.data + v, scratch.masks, v * N, vectors, grad + v, careful);
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad[i] = Vec<T>{};
+    Picked<T> &picked = scratch.picked;
+    visit_live(live, begin, tile, p.key, p.value, scratch.rows, [&](int count) {
+        point_rows<S, T>(p, scratch, tile, batch, head / (p.heads / p.kv_heads), count);
+        for (int v = 0; v < tile.vectors; ++v) {
+            grad_logits<T>(p, scratch, tile, count, bias, v);
+            accumulate<T>(picked.near, picked.count, p.head_dim, scratch.grad_logit.data, picked.seen, grad + v * p.head_dim, careful);
         }
     });
-    if (!careful && !finite<T>(grad, p.head_dim, vectors, tile.live)) {
-        live_query_tile<S, T>(p, scratch, live, tile, begin, batch, head, vectors, true);
+    if (!careful && !finite<T>(grad, p.head_dim, tile)) {
+        live_query_tile<S, T>(p, scratch, live, tile, begin, batch, head, true);
         return;
     }
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad[i] *= T(p.scale);
-    scatter_lanes<S, T>(p.grad_query, batch, head, tile, p.head_dim, vectors, grad, tile.live);
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad[i] *= T(p.scale);
+    scatter_lanes<S, T>(p.grad_query, batch, head, tile, p.head_dim, grad);
 }
 
 template <class S, class T> void as_rows(const Tensor &x, const Tile &tile, int32_t batch, int32_t head, int dim, Vec<T> *rows) {
     constexpr int N = Lanes<T>::N;
     const int step = (dim + N - 1) / N;
     for (int l = 0; l < tile.lanes; ++l) {
+        if (!tile.has(l)) {
+            std::fill_n(rows + l * step, step, Vec<T>{});
+            continue;
+        }
         rows[(l + 1) * step - 1] = Vec<T>{};
         const int32_t coord[AXES] = {0, 0, tile.coord[2][l]};
         unpack(token_at<S>(x, batch, head, coord), x.dim, dim, reinterpret_cast<T *>(rows + l * step));
@@ -203,35 +208,39 @@ void live_key_range(const Problem &p, LiveBackwardScratch<T> &scratch, int32_t b
         const int64_t end = *std::max_element(live.expiry + first, live.expiry + last);
         const T *bias = p.lifetimes.bias ? static_cast<const T *>(p.lifetimes.bias) + bias_row(p, batch, head) : nullptr;
         T *grad_bias = p.lifetimes.grad_bias ? static_cast<T *>(p.lifetimes.grad_bias) + bias_row(p, batch, head) : nullptr;
-        sweep(p, live, std::max<int64_t>(0, first - offset), std::min(p.tokens(), end - offset), vectors * N, [&](const Tile &tile, int64_t begin) {
+        sweep<T>(p, live, std::max<int64_t>(0, first - offset), std::min(p.tokens(), end - offset), vectors, [&](const Tile &tile, int64_t begin) {
             if (live.keys.empty()) return;
-            load_tile<S, T>(p, scratch, tile, batch, head, vectors);
+            load_tile<S, T>(p, scratch, tile, batch, head);
             as_rows<S, T>(p.query, tile, batch, head, p.head_dim, scratch.query_rows.data);
             as_rows<S, T>(p.grad_out, tile, batch, head, p.value_dim, scratch.grad_rows.data);
-            const bool careful = !finite<T>(scratch.near.data, p.head_dim, vectors, tile.live) || !finite<T>(scratch.far.data, p.value_dim, vectors, tile.live);
-            visit_live(live, begin, tile, p.key, p.value, scratch.rows, [&](int block) {
-                point_rows<S, T>(p, scratch, batch, kv_head, block);
-                for (int v = 0; v < vectors; ++v) {
-                    const int count = rows_before(scratch.rows, block, begin, (v + 1) * N);
-                    grad_logits<S, T>(p, scratch, tile, count, bias, vectors, v);
-                    for (int r = count; r < block; ++r)
-                        scratch.weight.data[r * vectors + v] = scratch.grad_logit.data[r * vectors + v] = V{};
+            const bool careful = !finite<T>(scratch.near.data, p.head_dim, tile) || !finite<T>(scratch.far.data, p.value_dim, tile);
+            visit_live(live, begin, tile, p.key, p.value, scratch.rows, [&](int count) {
+                point_rows<S, T>(p, scratch, tile, batch, kv_head, count);
+                V *weights = scratch.weight_rows.data, *grads = scratch.grad_logit_rows.data;
+                for (int v = 0; v < tile.vectors; ++v) {
+                    grad_logits<T>(p, scratch, tile, count, bias, v);
+                    for (int r = 0; r < count; ++r) weights[r * tile.vectors + v] = grads[r * tile.vectors + v] = V{};
+                    for (int i = 0; i < scratch.picked.count; ++i) {
+                        const int64_t at = (&scratch.picked.row(i) - scratch.rows) * tile.vectors + v;
+                        weights[at] = scratch.weight.data[i];
+                        grads[at] = scratch.grad_logit.data[i];
+                    }
                 }
-                for (int r = 0; r < block; ++r) {
+                for (int r = 0; r < count; ++r) {
                     const int64_t key = scratch.rows[r].token - first;
-                    scratch.weights[r] = reinterpret_cast<const T *>(scratch.weight.data + r * vectors);
-                    scratch.grad_logits[r] = reinterpret_cast<const T *>(scratch.grad_logit.data + r * vectors);
+                    scratch.weights[r] = reinterpret_cast<const T *>(weights + r * tile.vectors);
+                    scratch.grad_logits[r] = reinterpret_cast<const T *>(grads + r * tile.vectors);
                     scratch.grad_key_row[r] = scratch.grad_key.data + key * key_step;
                     scratch.grad_value_row[r] = scratch.grad_value.data + key * value_step;
                     if (!grad_bias) continue;
                     V sum{};
-                    for (int v = 0; v < vectors; ++v) sum += scratch.grad_logit.data[r * vectors + v];
+                    for (int v = 0; v < tile.vectors; ++v) sum += grads[r * tile.vectors + v];
                     T total = 0;
                     for (int l = 0; l < N; ++l) total += sum[l];
                     grad_bias[scratch.rows[r].token] += total;
                 }
-                outer<T>(scratch.grad_key_row, scratch.grad_logits, scratch.masks, block, scratch.query_rows.data, key_vectors, tile.lanes, careful);
-                outer<T>(scratch.grad_value_row, scratch.weights, scratch.masks, block, scratch.grad_rows.data, value_vectors, tile.lanes, careful);
+                outer<T>(scratch.grad_key_row, scratch.grad_logits, scratch.rows, count, scratch.query_rows.data, key_vectors, tile.lanes, careful);
+                outer<T>(scratch.grad_value_row, scratch.weights, scratch.rows, count, scratch.grad_rows.data, value_vectors, tile.lanes, careful);
             });
         });
     }
@@ -246,8 +255,8 @@ template <class S> void live_backward_as(const Problem &p) {
     const auto make = [&] { return LiveBackwardScratch<T>(p, vectors); };
     parallel_runs(p, lanes, make, [&](LiveBackwardScratch<T> &scratch, int32_t batch, int32_t head, int64_t query, int64_t end) {
         LiveKeys live = live_keys(p, batch, head);
-        sweep(p, live, query, end, lanes, [&](const Tile &tile, int64_t begin) {
-            live_query_tile<S>(p, scratch, live, tile, begin, batch, head, vectors, false);
+        sweep<T>(p, live, query, end, vectors, [&](const Tile &tile, int64_t begin) {
+            live_query_tile<S>(p, scratch, live, tile, begin, batch, head, false);
         });
     });
 

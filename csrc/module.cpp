@@ -4,6 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -71,7 +72,10 @@ struct RelationBuilder {
 
     Side &side(bool transposed) { return transposed ? relation.transposed : relation.forward; }
 
-    void set_lanes(bool transposed, int lanes) { side(transposed).lanes = lanes; }
+    void set_lanes(bool transposed, int lanes, const std::vector<int32_t> &box) {
+        side(transposed).lanes = lanes;
+        std::copy_n(box.begin(), AXES, side(transposed).box);
+    }
 
     void set_axis(bool transposed, int axis, const Ints &lane_order, const Ints &tile_begin, const Ints &row_order) {
         Side &s = side(transposed);

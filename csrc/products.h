@@ -21,57 +21,56 @@ constexpr int ROWS_AT_ONCE = 4, DIMS_AT_ONCE = 4; // a vector is four of 32 regi
 constexpr int ROWS_AT_ONCE = 2, DIMS_AT_ONCE = 2; // a vector is four of 16 registers
 #endif
 
-template <class T, int R> inline void logits_of(const T *const *rows, int dim, const Vec<T> *y, int ystep, Vec<T> *s, int sstep) {
+template <class T, int R> inline void logits_of(const T *const *rows, int dim, const Vec<T> *y, Vec<T> *s) {
     const T *x[R];
     for (int r = 0; r < R; ++r) x[r] = rows[r];
     Vec<T> sum[R] = {};
     for (int d = 0; d < dim; ++d) {
-        const Vec<T> lane = y[d * ystep];
+        const Vec<T> lane = y[d];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sum[r] += x[r][d] * lane;
     }
-    for (int r = 0; r < R; ++r) s[r * sstep] = sum[r];
+    for (int r = 0; r < R; ++r) s[r] = sum[r];
 }
 
-// s[row] = <x[row], y[., lane]> for `count` rows; `step` is the number of vectors side by side in y and s.
-template <class T> void logits(const T *const *rows, int count, int dim, const Vec<T> *y, Vec<T> *s, int step) {
+// s[row] = <x[row], y[., lane]> for `count` rows.
+template <class T> void logits(const T *const *rows, int count, int dim, const Vec<T> *y, Vec<T> *s) {
     int r = 0;
-    for (; r + ROWS_AT_ONCE <= count; r += ROWS_AT_ONCE)
-        logits_of<T, ROWS_AT_ONCE>(rows + r, dim, y, step, s + r * step, step);
-    for (; r < count; ++r) logits_of<T, 1>(rows + r, dim, y, step, s + r * step, step);
+    for (; r + ROWS_AT_ONCE <= count; r += ROWS_AT_ONCE) logits_of<T, ROWS_AT_ONCE>(rows + r, dim, y, s + r);
+    for (; r < count; ++r) logits_of<T, 1>(rows + r, dim, y, s + r);
 }
 
 template <class T, int C, bool CAREFUL>
-inline void accumulate_of(const T *const *rows, int count, int d, const Vec<T> *p, const uint64_t *masks, int shift, int step, Vec<T> *o) {
+inline void accumulate_of(const T *const *rows, int count, int d, const Vec<T> *p, const uint64_t *seen, Vec<T> *o) {
     Vec<T> sum[C];
-    for (int c = 0; c < C; ++c) sum[c] = o[c * step];
+    for (int c = 0; c < C; ++c) sum[c] = o[c];
     for (int r = 0; r < count; ++r) {
         const T *x = rows[r] + d;
-        const Vec<T> w = p[r * step];
+        const Vec<T> w = p[r];
         if constexpr (CAREFUL) {
             // Zero times NaN is NaN: a lane that does not see the row must not even multiply by it.
-            const IVec<T> seen = expand<T>(masks[r] >> shift);
-            for (int c = 0; c < C; ++c) sum[c] = seen ? sum[c] + x[c] * w : sum[c];
+            const IVec<T> lanes = expand<T>(seen[r]);
+            for (int c = 0; c < C; ++c) sum[c] = lanes ? sum[c] + x[c] * w : sum[c];
         } else {
 #pragma GCC unroll 16
             for (int c = 0; c < C; ++c) sum[c] += x[c] * w;
         }
     }
-    for (int c = 0; c < C; ++c) o[c * step] = sum[c];
+    for (int c = 0; c < C; ++c) o[c] = sum[c];
 }
 
 template <class T, bool CAREFUL>
-void accumulate_as(const T *const *rows, int count, int dim, const Vec<T> *p, const uint64_t *masks, int shift, int step, Vec<T> *o) {
+void accumulate_as(const T *const *rows, int count, int dim, const Vec<T> *p, const uint64_t *seen, Vec<T> *o) {
     int d = 0;
     for (; d + DIMS_AT_ONCE <= dim; d += DIMS_AT_ONCE)
-        accumulate_of<T, DIMS_AT_ONCE, CAREFUL>(rows, count, d, p, masks, shift, step, o + d * step);
-    for (; d < dim; ++d) accumulate_of<T, 1, CAREFUL>(rows, count, d, p, masks, shift, step, o + d * step);
+        accumulate_of<T, DIMS_AT_ONCE, CAREFUL>(rows, count, d, p, seen, o + d);
+    for (; d < dim; ++d) accumulate_of<T, 1, CAREFUL>(rows, count, d, p, seen, o + d);
 }
 
 template <class T>
-void accumulate(const T *const *rows, int count, int dim, const Vec<T> *p, const uint64_t *masks, int shift, int step, Vec<T> *o, bool careful) {
-    if (careful) accumulate_as<T, true>(rows, count, dim, p, masks, shift, step, o);
-    else accumulate_as<T, false>(rows, count, dim, p, masks, shift, step, o);
+void accumulate(const T *const *rows, int count, int dim, const Vec<T> *p, const uint64_t *seen, Vec<T> *o, bool careful) {
+    if (careful) accumulate_as<T, true>(rows, count, dim, p, seen, o);
+    else accumulate_as<T, false>(rows, count, dim, p, seen, o);
 }
 
 } // namespace WINDEYE_ISA

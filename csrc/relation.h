@@ -8,6 +8,7 @@ namespace windeye {
 
 constexpr int AXES = 3;        // grids of lower rank get leading axes of length one
 constexpr int MOST_LANES = 64; // a lane tile is at most four vectors of sixteen floats; its masks fit one word
+constexpr int MOST_VECTORS = 4;
 
 // Query q sees key k on one axis iff ((k - start[q]) mod length) < span[q], and divides by step where classes mix.
 struct AxisRelation {
@@ -40,7 +41,8 @@ struct Side {
     std::vector<int32_t> tile_begin[AXES]; // tile t holds lane_order[tile_begin[t] .. tile_begin[t + 1])
     std::vector<int32_t> row_order[AXES];
     std::vector<std::vector<Cover>> cover; // [term * AXES + axis][tile]
-    int lanes = 16;
+    int32_t box[AXES] = {1, 1, 1};         // lanes of one vector; a tile is a box of such boxes
+    int lanes = 16;                        // of a whole tile
 
     int tiles(int axis) const { return int(tile_begin[axis].size()) - 1; }
     int64_t tiles() const { return int64_t(tiles(0)) * tiles(1) * tiles(2); }

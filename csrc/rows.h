@@ -10,39 +10,52 @@
 namespace windeye {
 namespace WINDEYE_ISA {
 
-constexpr int BLOCK = 128;  // rows handled at once: their logits stay in the first cache
+constexpr int BLOCK = 64;   // rows handled at once: with what is made of them they stay in the first cache
 constexpr int STRIP = 1024; // coordinates of the innermost axis whose masks are kept
 
-// Where the lanes of a tile are.
+// Where the lanes of a tile are. Each vector holds one box of tokens; at the rim of the grid some lanes hold none.
 struct Tile {
-    int32_t index[AXES];      // tile number per axis
-    int32_t count[AXES];      // lanes per axis
-    int lanes = 0;            // live lanes; the others are never seen
+    int32_t index[AXES]; // tile number per axis
+    int vectors = 0;     // that hold a token
+    int lanes = 0;       // of those vectors
+    uint64_t filled = 0; // lanes that hold a token
+    uint64_t live = 0;   // those of them that take part
     int32_t coord[AXES][MOST_LANES];
     int64_t token[MOST_LANES]; // row-major token number
-    uint64_t live = 0;
+
+    bool has(int lane) const { return filled >> lane & 1; }
 };
 
-inline void place(const Side &side, const int32_t *grid, int64_t number, Tile &tile) {
+inline void place(const Side &side, const int32_t *grid, int64_t number, int width, Tile &tile) {
+    const int32_t *order[AXES];
+    int32_t count[AXES];
     for (int a = AXES - 1; a >= 0; --a) {
         const int32_t n = side.tiles(a);
         tile.index[a] = int32_t(number % n);
         number /= n;
-        tile.count[a] = side.tile_begin[a][tile.index[a] + 1] - side.tile_begin[a][tile.index[a]];
+        const int32_t begin = side.tile_begin[a][tile.index[a]];
+        order[a] = side.lane_order[a].data() + begin;
+        count[a] = side.tile_begin[a][tile.index[a] + 1] - begin;
     }
-    int lane = 0;
-    const int32_t *order[AXES];
-    for (int a = 0; a < AXES; ++a) order[a] = side.lane_order[a].data() + side.tile_begin[a][tile.index[a]];
-    for (int32_t i = 0; i < tile.count[0]; ++i)
-        for (int32_t j = 0; j < tile.count[1]; ++j)
-            for (int32_t k = 0; k < tile.count[2]; ++k, ++lane) {
-                tile.coord[0][lane] = order[0][i];
-                tile.coord[1][lane] = order[1][j];
-                tile.coord[2][lane] = order[2][k];
-                tile.token[lane] = (int64_t(order[0][i]) * grid[1] + order[1][j]) * grid[2] + order[2][k];
+    tile.vectors = 0;
+    tile.filled = 0;
+    const int32_t *box = side.box;
+    for (int32_t x = 0; x < count[0]; x += box[0])
+        for (int32_t y = 0; y < count[1]; y += box[1])
+            for (int32_t z = 0; z < count[2]; z += box[2]) {
+                int lane = tile.vectors++ * width;
+                for (int32_t i = x; i < std::min(x + box[0], count[0]); ++i)
+                    for (int32_t j = y; j < std::min(y + box[1], count[1]); ++j)
+                        for (int32_t k = z; k < std::min(z + box[2], count[2]); ++k, ++lane) {
+                            tile.coord[0][lane] = order[0][i];
+                            tile.coord[1][lane] = order[1][j];
+                            tile.coord[2][lane] = order[2][k];
+                            tile.token[lane] = (int64_t(order[0][i]) * grid[1] + order[1][j]) * grid[2] + order[2][k];
+                            tile.filled |= uint64_t(1) << lane;
+                        }
             }
-    tile.lanes = lane;
-    tile.live = lane == 64 ? ~uint64_t(0) : (uint64_t(1) << lane) - 1;
+    tile.lanes = tile.vectors * width;
+    tile.live = tile.filled;
 }
 
 // Answers, for one axis of one term, which lanes of the tile see (or are seen by) a row coordinate.
@@ -58,10 +71,10 @@ struct AxisMask {
         transposed = transpose;
         lanes = tile.lanes;
         for (int p = 0; p < MOST_LANES; ++p) {
-            const bool live = p < tile.lanes;
-            const int32_t c = live ? tile.coord[which][p] : 0;
-            start[p] = !live ? 0 : transpose ? c : a.start[c];
-            span[p] = !live || transpose ? 0 : a.span[c];
+            const bool filled = tile.has(p);
+            const int32_t c = filled ? tile.coord[which][p] : 0;
+            start[p] = !filled ? 0 : transpose ? c : a.start[c];
+            span[p] = !filled || transpose ? 0 : a.span[c];
         }
     }
 
@@ -198,6 +211,42 @@ void visit_rows(const Relation &relation, bool transposed, const Tile &tile, con
     }
     if (filled) flush(filled);
 }
+
+// The rows of a block that one vector of lanes sees; where it sees all of them nothing is copied.
+template <class T> struct Picked {
+    const T *const *near = nullptr, *const *far = nullptr; // the two tensors that rows come from
+    uint64_t seen[BLOCK];                                  // lanes of this vector
+    int count = 0;
+
+    void pick(const Row *block, const T *const *nears, const T *const *fars, int size, int shift, uint64_t mine) {
+        rows = block, near = nears, far = fars;
+        count = 0;
+        for (int r = 0; r < size; ++r) {
+            seen[r] = block[r].mask >> shift & mine;
+            count += seen[r] != 0;
+        }
+        all = count == size;
+        if (all) return;
+        int kept = 0;
+        for (int r = 0; r < size; ++r) {
+            const uint64_t lanes = seen[r];
+            seen[kept] = lanes;
+            own_near[kept] = nears[r];
+            own_far[kept] = fars[r];
+            which[kept] = r;
+            kept += lanes != 0;
+        }
+        near = own_near, far = own_far;
+    }
+
+    const Row &row(int i) const { return rows[all ? i : which[i]]; }
+
+  private:
+    const Row *rows = nullptr;
+    bool all = true;
+    int which[BLOCK];
+    const T *own_near[BLOCK], *own_far[BLOCK];
+};
 
 } // namespace WINDEYE_ISA
 } // namespace windeye

@@ -15,7 +15,7 @@ template <class T> struct BackwardScratch {
     Buffer<T> near_rows, far_rows;
     Row rows[BLOCK];
     const T *near_row[BLOCK], *far_row[BLOCK]; // the tensors that meet in the logit, and the others
-    uint64_t masks[BLOCK];
+    Picked<T> picked;
 
     BackwardScratch(const Problem &p, const Side &side) {
         const int64_t vectors = side.lanes / Lanes<T>::N;
@@ -23,8 +23,8 @@ template <class T> struct BackwardScratch {
         grad_near.resize(p.head_dim * vectors);
         far.resize(p.value_dim * vectors);
         grad_far.resize(p.value_dim * vectors);
-        weight.resize(BLOCK * vectors);
-        grad_logit.resize(BLOCK * vectors);
+        weight.resize(BLOCK);
+        grad_logit.resize(BLOCK);
         near_rows.resize(int64_t(BLOCK) * p.head_dim);
         far_rows.resize(int64_t(BLOCK) * p.value_dim);
     }
@@ -59,66 +59,66 @@ void query_tile(const Problem &p, BackwardScratch<T> &scratch, int32_t batch, in
     using V = Vec<T>;
     constexpr int N = Lanes<T>::N;
     const Relation &relation = *p.relation;
-    const int vectors = relation.forward.lanes / N;
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const T infinity = std::numeric_limits<T>::infinity(), log2e = Lanes<T>::log2e;
 
     Tile tile;
-    place(relation.forward, relation.grid, number, tile);
-    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * log2e, vectors, scratch.near.data);
-    gather_lanes<S, T>(p.grad_out, batch, head, tile, p.value_dim, T(1), vectors, scratch.far.data);
+    place(relation.forward, relation.grid, number, N, tile);
+    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * log2e, scratch.near.data);
+    gather_lanes<S, T>(p.grad_out, batch, head, tile, p.value_dim, T(1), scratch.far.data);
     LaneBias<T> bias;
     bias.set_table(p, head);
     bias.set_lanes(p, tile, false);
     LaneDropout<T> dropout;
     dropout.set(p, batch, head, tile, false);
 
-    V lse[MOST_LANES / N], delta[MOST_LANES / N];
+    V lse[MOST_VECTORS], delta[MOST_VECTORS];
     const int64_t first = batch * p.tokens() * p.heads + head;
-    for (int l = 0; l < vectors * N; ++l) {
-        const bool live = l < tile.lanes;
-        const T value = live ? static_cast<const T *>(p.lse)[first + tile.token[l] * p.heads] : -infinity;
+    for (int l = 0; l < tile.lanes; ++l) {
+        const bool filled = tile.has(l);
+        const T value = filled ? static_cast<const T *>(p.lse)[first + tile.token[l] * p.heads] : -infinity;
         lse[l / N][l % N] = value == -infinity ? infinity : value * log2e;
-        delta[l / N][l % N] = live ? static_cast<const T *>(p.delta)[first + tile.token[l] * p.heads] : T(0);
+        delta[l / N][l % N] = filled ? static_cast<const T *>(p.delta)[first + tile.token[l] * p.heads] : T(0);
     }
-    V *grad = scratch.grad_near.data;
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad[i] = V{};
+    V *grad = scratch.grad_near.data, *weight = scratch.weight.data, *grad_logit = scratch.grad_logit.data;
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad[i] = V{};
+    Picked<T> &picked = scratch.picked;
 
     const int32_t zero[AXES] = {0, 0, 0};
     const S *keys = token_at<S>(p.key, batch, kv_head, zero), *values = token_at<S>(p.value, batch, kv_head, zero);
     const uint8_t *hidden = p.key_padding ? p.key_padding + batch * p.tokens_kv() : nullptr;
     visit_rows(relation, false, tile, p.key, p.value, hidden, p.bias ? bias.stride : nullptr, scratch.rows, [&](int count) {
-        point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, scratch.near_rows.data, scratch.near_row);
-        point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, scratch.far_rows.data, scratch.far_row);
-        for (int r = 0; r < count; ++r) scratch.masks[r] = scratch.rows[r].mask;
-        for (int v = 0; v < vectors; ++v) {
-            V *weight = scratch.weight.data + v, *grad_logit = scratch.grad_logit.data + v;
+        point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, tile.vectors, scratch.near_rows.data, scratch.near_row);
+        point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, tile.vectors, scratch.far_rows.data, scratch.far_row);
+        for (int v = 0; v < tile.vectors; ++v) {
             const int shift = v * N;
-            const uint64_t mine = (tile.live >> shift) & ((uint64_t(1) << N) - 1);
-            logits<T>(scratch.near_row, count, p.head_dim, scratch.near.data + v, weight, vectors);
-            logits<T>(scratch.far_row, count, p.value_dim, scratch.far.data + v, grad_logit, vectors);
-            for (int r = 0; r < count; ++r) {
-                V x = weight[r * vectors];
-                if (p.bias) x += bias.at(shift, scratch.rows[r], false) * log2e;
-                V g = grad_logit[r * vectors];
-                if (dropout.active) g *= dropout.at(shift, scratch.rows[r], false);
+            const uint64_t mine = tile.live >> shift & FULL<T>;
+            picked.pick(scratch.rows, scratch.near_row, scratch.far_row, count, shift, mine);
+            if (picked.count == 0) continue;
+            logits<T>(picked.near, picked.count, p.head_dim, scratch.near.data + v * p.head_dim, weight);
+            logits<T>(picked.far, picked.count, p.value_dim, scratch.far.data + v * p.value_dim, grad_logit);
+            for (int r = 0; r < picked.count; ++r) {
+                V x = weight[r];
+                if (p.bias) x += bias.at(shift, picked.row(r), false) * log2e;
+                V g = grad_logit[r];
+                if (dropout.active) g *= dropout.at(shift, picked.row(r), false);
                 g = exp2(x - lse[v]) * (g - delta[v]);
-                const uint64_t seen = scratch.masks[r] >> shift & mine;
+                const uint64_t seen = picked.seen[r];
                 if (seen != mine) g = expand<T>(seen) ? g : V{};
-                grad_logit[r * vectors] = g;
+                grad_logit[r] = g;
                 if (grad_bias)
                     for (int l = 0; l < N; ++l)
-                        if (seen >> l & 1) grad_bias[bias.index(shift + l, scratch.rows[r], false)] += g[l];
+                        if (seen >> l & 1) grad_bias[bias.index(shift + l, picked.row(r), false)] += g[l];
             }
-            accumulate<T>(scratch.near_row, count, p.head_dim, grad_logit, scratch.masks, shift, vectors, grad + v, careful);
+            accumulate<T>(picked.near, picked.count, p.head_dim, grad_logit, picked.seen, grad + v * p.head_dim, careful);
         }
     });
-    if (!careful && !finite<T>(grad, p.head_dim, vectors, tile.live)) {
+    if (!careful && !finite<T>(grad, p.head_dim, tile)) {
         query_tile<S, T>(p, scratch, batch, head, number, nullptr, true);
         return;
     }
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad[i] *= T(p.scale);
-    scatter_lanes<S, T>(p.grad_query, batch, head, tile, p.head_dim, vectors, grad, tile.live);
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad[i] *= T(p.scale);
+    scatter_lanes<S, T>(p.grad_query, batch, head, tile, p.head_dim, grad);
 }
 
 template <class S, class T = typename ComputeOf<S>::T>
@@ -126,20 +126,21 @@ void key_tile(const Problem &p, BackwardScratch<T> &scratch, int32_t batch, int3
     using V = Vec<T>;
     constexpr int N = Lanes<T>::N;
     const Relation &relation = *p.relation;
-    const int vectors = relation.transposed.lanes / N;
     const int32_t group = p.heads / p.kv_heads;
     const T log2e = Lanes<T>::log2e;
 
     Tile tile;
-    place(relation.transposed, relation.grid_kv, number, tile);
+    place(relation.transposed, relation.grid_kv, number, N, tile);
     if (p.key_padding)
         for (int l = 0; l < tile.lanes; ++l)
-            if (p.key_padding[batch * p.tokens_kv() + tile.token[l]]) tile.live &= ~(uint64_t(1) << l);
-    gather_lanes<S, T>(p.key, batch, kv_head, tile, p.head_dim, T(p.scale) * log2e, vectors, scratch.near.data);
-    gather_lanes<S, T>(p.value, batch, kv_head, tile, p.value_dim, T(1), vectors, scratch.far.data);
+            if (tile.has(l) && p.key_padding[batch * p.tokens_kv() + tile.token[l]]) tile.live &= ~(uint64_t(1) << l);
+    gather_lanes<S, T>(p.key, batch, kv_head, tile, p.head_dim, T(p.scale) * log2e, scratch.near.data);
+    gather_lanes<S, T>(p.value, batch, kv_head, tile, p.value_dim, T(1), scratch.far.data);
     V *grad_key = scratch.grad_near.data, *grad_value = scratch.grad_far.data;
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad_key[i] = V{};
-    for (int i = 0; i < p.value_dim * vectors; ++i) grad_value[i] = V{};
+    V *weight = scratch.weight.data, *grad_logit = scratch.grad_logit.data;
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad_key[i] = V{};
+    for (int i = 0; i < p.value_dim * tile.vectors; ++i) grad_value[i] = V{};
+    Picked<T> &picked = scratch.picked;
 
     for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
         LaneBias<T> bias;
@@ -152,47 +153,46 @@ void key_tile(const Problem &p, BackwardScratch<T> &scratch, int32_t batch, int3
         const int64_t first = batch * p.tokens() * p.heads + head;
         const T *lse = static_cast<const T *>(p.lse) + first, *delta = static_cast<const T *>(p.delta) + first;
         visit_rows(relation, true, tile, p.query, p.grad_out, nullptr, p.bias ? bias.stride : nullptr, scratch.rows, [&](int count) {
-            point<S, T>(p.query, queries, scratch.rows, &Row::offset_a, count, p.head_dim, scratch.near_rows.data, scratch.near_row);
-            point<S, T>(p.grad_out, grads, scratch.rows, &Row::offset_b, count, p.value_dim, scratch.far_rows.data, scratch.far_row);
-            for (int r = 0; r < count; ++r) scratch.masks[r] = scratch.rows[r].mask;
-            for (int v = 0; v < vectors; ++v) {
-                V *weight = scratch.weight.data + v, *grad_logit = scratch.grad_logit.data + v;
+            point<S, T>(p.query, queries, scratch.rows, &Row::offset_a, count, p.head_dim, tile.vectors, scratch.near_rows.data, scratch.near_row);
+            point<S, T>(p.grad_out, grads, scratch.rows, &Row::offset_b, count, p.value_dim, tile.vectors, scratch.far_rows.data, scratch.far_row);
+                for (int v = 0; v < tile.vectors; ++v) {
                 const int shift = v * N;
-                const uint64_t mine = (tile.live >> shift) & ((uint64_t(1) << N) - 1);
-                logits<T>(scratch.near_row, count, p.head_dim, scratch.near.data + v, weight, vectors);
-                logits<T>(scratch.far_row, count, p.value_dim, scratch.far.data + v, grad_logit, vectors);
-                for (int r = 0; r < count; ++r) {
-                    const int64_t at = int64_t(scratch.rows[r].token) * p.heads;
-                    V x = weight[r * vectors];
-                    if (p.bias) x += bias.at(shift, scratch.rows[r], true) * log2e;
-                    V w = exp2(x - lse[at] * log2e), g = grad_logit[r * vectors], kept = w;
+                const uint64_t mine = tile.live >> shift & FULL<T>;
+                picked.pick(scratch.rows, scratch.near_row, scratch.far_row, count, shift, mine);
+                if (picked.count == 0) continue;
+                logits<T>(picked.near, picked.count, p.head_dim, scratch.near.data + v * p.head_dim, weight);
+                logits<T>(picked.far, picked.count, p.value_dim, scratch.far.data + v * p.value_dim, grad_logit);
+                for (int r = 0; r < picked.count; ++r) {
+                    const int64_t at = int64_t(picked.row(r).token) * p.heads;
+                    V x = weight[r];
+                    if (p.bias) x += bias.at(shift, picked.row(r), true) * log2e;
+                    V w = exp2(x - lse[at] * log2e), g = grad_logit[r], kept = w;
                     if (dropout.active) {
-                        const V keep = dropout.at(shift, scratch.rows[r], true);
+                        const V keep = dropout.at(shift, picked.row(r), true);
                         g *= keep;
                         kept *= keep;
                     }
                     g = w * (g - delta[at]);
-                    const uint64_t seen = scratch.masks[r] >> shift & mine;
-                    if (seen != mine) {
-                        const IVec<T> lanes = expand<T>(seen);
+                    if (picked.seen[r] != mine) {
+                        const IVec<T> lanes = expand<T>(picked.seen[r]);
                         g = lanes ? g : V{};
                         kept = lanes ? kept : V{};
                     }
-                    grad_logit[r * vectors] = g;
-                    weight[r * vectors] = kept;
+                    grad_logit[r] = g;
+                    weight[r] = kept;
                 }
-                accumulate<T>(scratch.near_row, count, p.head_dim, grad_logit, scratch.masks, shift, vectors, grad_key + v, careful);
-                accumulate<T>(scratch.far_row, count, p.value_dim, weight, scratch.masks, shift, vectors, grad_value + v, careful);
+                accumulate<T>(picked.near, picked.count, p.head_dim, grad_logit, picked.seen, grad_key + v * p.head_dim, careful);
+                accumulate<T>(picked.far, picked.count, p.value_dim, weight, picked.seen, grad_value + v * p.value_dim, careful);
             }
         });
     }
-    if (!careful && !(finite<T>(grad_key, p.head_dim, vectors, tile.live) && finite<T>(grad_value, p.value_dim, vectors, tile.live))) {
+    if (!careful && !(finite<T>(grad_key, p.head_dim, tile) && finite<T>(grad_value, p.value_dim, tile))) {
         key_tile<S, T>(p, scratch, batch, kv_head, number, true);
         return;
     }
-    for (int i = 0; i < p.head_dim * vectors; ++i) grad_key[i] *= T(p.scale);
-    scatter_lanes<S, T>(p.grad_key, batch, kv_head, tile, p.head_dim, vectors, grad_key, tile.live);
-    scatter_lanes<S, T>(p.grad_value, batch, kv_head, tile, p.value_dim, vectors, grad_value, tile.live);
+    for (int i = 0; i < p.head_dim * tile.vectors; ++i) grad_key[i] *= T(p.scale);
+    scatter_lanes<S, T>(p.grad_key, batch, kv_head, tile, p.head_dim, grad_key);
+    scatter_lanes<S, T>(p.grad_value, batch, kv_head, tile, p.value_dim, grad_value);
 }
 
 template <class S> void backward_as(const Problem &p) {

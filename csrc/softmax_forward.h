@@ -15,13 +15,13 @@ template <class T> struct ForwardScratch {
     Buffer<T> key_rows, value_rows;
     Row rows[BLOCK];
     const T *key[BLOCK], *value[BLOCK];
-    uint64_t masks[BLOCK];
+    Picked<T> picked;
 
     ForwardScratch(const Problem &p) {
         const int vectors = p.relation->forward.lanes / Lanes<T>::N;
         query.resize(int64_t(p.head_dim) * vectors);
         out.resize(int64_t(p.value_dim) * vectors);
-        score.resize(int64_t(BLOCK) * vectors);
+        score.resize(BLOCK);
         key_rows.resize(int64_t(BLOCK) * p.head_dim);
         value_rows.resize(int64_t(BLOCK) * p.value_dim);
     }
@@ -32,13 +32,12 @@ void forward_tile(const Problem &p, ForwardScratch<T> &scratch, int32_t batch, i
     using V = Vec<T>;
     constexpr int N = Lanes<T>::N;
     const Relation &relation = *p.relation;
-    const int vectors = relation.forward.lanes / N;
     const int32_t kv_head = head / (p.heads / p.kv_heads);
     const T infinity = std::numeric_limits<T>::infinity(), log2e = Lanes<T>::log2e;
 
     Tile tile;
-    place(relation.forward, relation.grid, number, tile);
-    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * log2e, vectors, scratch.query.data);
+    place(relation.forward, relation.grid, number, N, tile);
+    gather_lanes<S, T>(p.query, batch, head, tile, p.head_dim, T(p.scale) * log2e, scratch.query.data);
 
     LaneBias<T> bias;
     bias.set_table(p, head);
@@ -46,67 +45,69 @@ void forward_tile(const Problem &p, ForwardScratch<T> &scratch, int32_t batch, i
     LaneDropout<T> dropout;
     dropout.set(p, batch, head, tile, false);
 
-    V top[MOST_LANES / N], total[MOST_LANES / N];
-    for (int v = 0; v < vectors; ++v) {
+    V top[MOST_VECTORS], total[MOST_VECTORS];
+    for (int v = 0; v < tile.vectors; ++v) {
         top[v] = splat<T>(-infinity);
         total[v] = V{};
     }
-    V *out = scratch.out.data, *score = scratch.score.data;
-    for (int i = 0; i < p.value_dim * vectors; ++i) out[i] = V{};
+    V *s = scratch.score.data;
+    for (int i = 0; i < p.value_dim * tile.vectors; ++i) scratch.out.data[i] = V{};
+    Picked<T> &picked = scratch.picked;
 
     const int32_t zero[AXES] = {0, 0, 0};
     const S *keys = token_at<S>(p.key, batch, kv_head, zero), *values = token_at<S>(p.value, batch, kv_head, zero);
     const uint8_t *hidden = p.key_padding ? p.key_padding + batch * p.tokens_kv() : nullptr;
 
     visit_rows(relation, false, tile, p.key, p.value, hidden, p.bias ? bias.stride : nullptr, scratch.rows, [&](int count) {
-        point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, scratch.key_rows.data, scratch.key);
-        point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, scratch.value_rows.data, scratch.value);
-        for (int r = 0; r < count; ++r) scratch.masks[r] = scratch.rows[r].mask;
-        for (int v = 0; v < vectors; ++v) {
-            V *s = score + v;
+        point<S, T>(p.key, keys, scratch.rows, &Row::offset_a, count, p.head_dim, tile.vectors, scratch.key_rows.data, scratch.key);
+        point<S, T>(p.value, values, scratch.rows, &Row::offset_b, count, p.value_dim, tile.vectors, scratch.value_rows.data, scratch.value);
+        for (int v = 0; v < tile.vectors; ++v) {
             const int shift = v * N;
-            const uint64_t mine = (tile.live >> shift) & ((uint64_t(1) << N) - 1);
-            logits<T>(scratch.key, count, p.head_dim, scratch.query.data + v, s, vectors);
+            const uint64_t mine = tile.live >> shift & FULL<T>;
+            picked.pick(scratch.rows, scratch.key, scratch.value, count, shift, mine);
+            if (picked.count == 0) continue;
+            logits<T>(picked.near, picked.count, p.head_dim, scratch.query.data + v * p.head_dim, s);
             V highest = splat<T>(-infinity);
-            for (int r = 0; r < count; ++r) {
-                V x = s[r * vectors];
-                if (p.bias) x += bias.at(shift, scratch.rows[r], false) * log2e;
-                const uint64_t seen = scratch.masks[r] >> shift & mine;
-                if (seen != mine) x = expand<T>(seen) ? x : splat<T>(-infinity);
-                s[r * vectors] = x;
+            for (int r = 0; r < picked.count; ++r) {
+                V x = s[r];
+                if (p.bias) x += bias.at(shift, picked.row(r), false) * log2e;
+                if (picked.seen[r] != mine) x = expand<T>(picked.seen[r]) ? x : splat<T>(-infinity);
+                s[r] = x;
                 highest = max<T>(highest, x);
             }
+            V *out = scratch.out.data + v * p.value_dim;
             const V risen = max<T>(top[v], highest);
             const V reference = risen == -infinity ? V{} : risen;
             if (any<T>(risen > top[v])) {
                 const V shrink = exp2(top[v] - reference);
                 total[v] *= shrink;
-                for (int d = 0; d < p.value_dim; ++d) out[d * vectors + v] *= shrink;
+                for (int d = 0; d < p.value_dim; ++d) out[d] *= shrink;
                 top[v] = risen;
             }
             V sum = V{};
-            for (int r = 0; r < count; ++r) {
-                V w = exp2(s[r * vectors] - reference);
+            for (int r = 0; r < picked.count; ++r) {
+                V w = exp2(s[r] - reference);
                 sum += w;
-                if (dropout.active) w *= dropout.at(shift, scratch.rows[r], false);
-                s[r * vectors] = w;
+                if (dropout.active) w *= dropout.at(shift, picked.row(r), false);
+                s[r] = w;
             }
             total[v] += sum;
-            accumulate<T>(scratch.value, count, p.value_dim, s, scratch.masks, shift, vectors, out + v, careful);
+            accumulate<T>(picked.far, picked.count, p.value_dim, s, picked.seen, out, careful);
         }
     });
 
-    for (int v = 0; v < vectors; ++v) {
+    for (int v = 0; v < tile.vectors; ++v) {
         const V share = total[v] == T(0) ? V{} : T(1) / total[v];
-        for (int d = 0; d < p.value_dim; ++d) out[d * vectors + v] *= share;
+        for (int d = 0; d < p.value_dim; ++d) scratch.out.data[v * p.value_dim + d] *= share;
     }
-    if (!careful && !finite<T>(out, p.value_dim, vectors, tile.live)) {
+    if (!careful && !finite<T>(scratch.out.data, p.value_dim, tile)) {
         forward_tile<S, T>(p, scratch, batch, head, number, true);
         return;
     }
-    scatter_lanes<S, T>(p.out, batch, head, tile, p.value_dim, vectors, out, tile.live);
+    scatter_lanes<S, T>(p.out, batch, head, tile, p.value_dim, scratch.out.data);
     T *lse = static_cast<T *>(p.lse) + batch * p.tokens() * p.heads + head;
     for (int l = 0; l < tile.lanes; ++l) {
+        if (!tile.has(l)) continue;
         const T sum = total[l / N][l % N];
         lse[tile.token[l] * p.heads] = sum == T(0) ? -infinity : top[l / N][l % N] * Lanes<T>::ln2 + std::log(sum);
     }

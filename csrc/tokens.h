@@ -15,9 +15,18 @@ template <class S> inline const S *token_at(const Tensor &x, int32_t batch, int3
            coord[1] * x.axis[1] + coord[2] * x.axis[2];
 }
 
+template <class T> inline void unaligned_store(T *to, const Vec<T> &x) { std::memcpy(to, &x, sizeof(x)); }
+template <class T> inline Vec<T> unaligned_load(const T *from) {
+    Vec<T> x;
+    std::memcpy(&x, from, sizeof(x));
+    return x;
+}
+
 template <class S, class T> inline void unpack(const S *from, int64_t stride, int dim, T *to) {
     int d = 0;
     if (stride == 1) {
+        if constexpr (std::is_same_v<S, T>)
+            for (; d + Lanes<T>::N <= dim; d += Lanes<T>::N) unaligned_store<T>(to + d, unaligned_load<T>(from + d));
 #if defined(__AVX512F__)
         if constexpr (std::is_same_v<S, bfloat16>)
             for (; d + 16 <= dim; d += 16)
@@ -35,11 +44,12 @@ template <class S, class T> inline void unpack(const S *from, int64_t stride, in
     }
 }
 
-// Pointers to `count` rows as compute type. In place when the storage type is the compute type and rows are dense.
+// Pointers to `count` rows as compute type. Rows that several vectors use are packed: at the stride of a token of many
+// heads they would fall into a few sets of the first cache and be fetched again by every vector.
 template <class S, class T>
-inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::*offset, int count, int dim, T *packed, const T **pointers) {
+inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::*offset, int count, int dim, int vectors, T *packed, const T **pointers) {
     if constexpr (std::is_same_v<S, T>)
-        if (x.dim == 1) {
+        if (x.dim == 1 && vectors == 1) {
             for (int r = 0; r < count; ++r) pointers[r] = head + rows[r].*offset;
             return;
         }
@@ -49,24 +59,19 @@ inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::
     }
 }
 
-template <class T> inline void unaligned_store(T *to, const Vec<T> &x) { std::memcpy(to, &x, sizeof(x)); }
-template <class T> inline Vec<T> unaligned_load(const T *from) {
-    Vec<T> x;
-    std::memcpy(&x, from, sizeof(x));
-    return x;
-}
-
-// lanes[d][p] = factor * token p, dimension d; lanes without a token are zero.
+// lanes[vector][d] = factor * dimension d of the vector's tokens; lanes without a token are zero.
 template <class S, class T>
-void gather_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, T factor, int vectors, Vec<T> *lanes) {
+void gather_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, T factor, Vec<T> *lanes) {
     constexpr int N = Lanes<T>::N;
     alignas(64) T part[N];
-    for (int v = 0; v < vectors; ++v) {
+    for (int v = 0; v < tile.vectors; ++v) {
         const S *from[N];
         for (int p = 0; p < N; ++p) {
             const int lane = v * N + p;
+            from[p] = nullptr;
+            if (!tile.has(lane)) continue;
             const int32_t coord[AXES] = {tile.coord[0][lane], tile.coord[1][lane], tile.coord[2][lane]};
-            from[p] = lane < tile.lanes ? token_at<S>(x, batch, head, coord) : nullptr;
+            from[p] = token_at<S>(x, batch, head, coord);
         }
         for (int d = 0; d < dim; d += N) {
             const int width = dim - d < N ? dim - d : N;
@@ -82,26 +87,27 @@ void gather_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile
                 }
             }
             transpose(block);
-            for (int i = 0; i < width; ++i) lanes[(d + i) * vectors + v] = block[i];
+            for (int i = 0; i < width; ++i) lanes[v * dim + d + i] = block[i];
         }
     }
 }
 
-// The reverse: token p gets lanes[d][p]; tokens outside `keep` get zero.
+// The reverse; tokens that take no part get zero.
 template <class S, class T>
-void scatter_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, int vectors, const Vec<T> *lanes, uint64_t keep) {
+void scatter_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &tile, int dim, const Vec<T> *lanes) {
     constexpr int N = Lanes<T>::N;
-    for (int v = 0; v < vectors; ++v)
+    for (int v = 0; v < tile.vectors; ++v)
         for (int d = 0; d < dim; d += N) {
             const int width = dim - d < N ? dim - d : N;
             Vec<T> block[N];
-            for (int i = 0; i < N; ++i) block[i] = i < width ? lanes[(d + i) * vectors + v] : Vec<T>{};
+            for (int i = 0; i < N; ++i) block[i] = i < width ? lanes[v * dim + d + i] : Vec<T>{};
             transpose(block);
-            for (int p = 0; p < N && v * N + p < tile.lanes; ++p) {
+            for (int p = 0; p < N; ++p) {
                 const int lane = v * N + p;
+                if (!tile.has(lane)) continue;
                 const int32_t coord[AXES] = {tile.coord[0][lane], tile.coord[1][lane], tile.coord[2][lane]};
                 S *to = const_cast<S *>(token_at<S>(x, batch, head, coord)) + d * x.dim;
-                const Vec<T> row = keep >> lane & 1 ? block[p] : Vec<T>{};
+                const Vec<T> row = tile.live >> lane & 1 ? block[p] : Vec<T>{};
                 if constexpr (std::is_same_v<S, T>)
                     if (x.dim == 1 && width == N) {
                         unaligned_store<T>(to, row);
@@ -112,12 +118,12 @@ void scatter_lanes(const Tensor &x, int32_t batch, int32_t head, const Tile &til
         }
 }
 
-template <class T> bool finite(const Vec<T> *lanes, int dim, int vectors, uint64_t live) {
+template <class T> bool finite(const Vec<T> *lanes, int dim, const Tile &tile) {
     // x * 0 is 0 for every finite x and NaN for the rest.
-    for (int v = 0; v < vectors; ++v) {
+    for (int v = 0; v < tile.vectors; ++v) {
         Vec<T> sum{};
-        for (int d = 0; d < dim; ++d) sum += lanes[d * vectors + v] * T(0);
-        if (any<T>((sum != sum) & expand<T>(live >> (v * Lanes<T>::N)))) return false;
+        for (int d = 0; d < dim; ++d) sum += lanes[v * dim + d] * T(0);
+        if (any<T>((sum != sum) & expand<T>(tile.live >> (v * Lanes<T>::N)))) return false;
     }
     return true;
 }
@@ -155,7 +161,7 @@ template <class T> struct LaneBias {
         const int32_t *step = p.relation->bias_step;
         for (int l = 0; l < MOST_LANES; ++l) {
             int32_t index = 0;
-            for (int a = 0; a < AXES && l < tile.lanes; ++a) {
+            for (int a = 0; a < AXES && tile.has(l); ++a) {
                 const int32_t place = tile.coord[a][l] / step[a];
                 index += stride[a] * (p.bias_size[a] / 2 + (transposed ? place : -place));
             }
@@ -189,7 +195,7 @@ template <class T> struct LaneDropout {
         factor = T(1 / (1 - p.dropout));
         head = mix<uint32_t>(p.seed + uint32_t(batch * p.heads + h) * 0x9E3779B9u);
         for (int l = 0; l < MOST_LANES; ++l) {
-            const uint32_t token = l < tile.lanes ? uint32_t(tile.token[l]) : 0;
+            const uint32_t token = tile.has(l) ? uint32_t(tile.token[l]) : 0;
             lane[l] = transposed ? token * 0x85EBCA6Bu : mix<uint32_t>(head + token * 0x9E3779B9u);
         }
     }

@@ -34,6 +34,8 @@ template <> struct Lanes<double> {
 template <class T> using Vec = typename Lanes<T>::V;
 template <class T> using IVec = typename Lanes<T>::I;
 
+template <class T> constexpr uint64_t FULL = (uint64_t(1) << Lanes<T>::N) - 1; // every lane of one vector
+
 template <class T> inline Vec<T> splat(T x) { return Vec<T>{} + x; }
 
 template <class T> inline Vec<T> max(Vec<T> a, Vec<T> b) { return a > b ? a : b; }
@@ -102,6 +104,12 @@ template <class V> inline void transpose(V *r) {
 // Below the smallest normal number the result is zero, so exp2(-inf) is exactly zero.
 inline Vec<float> exp2(Vec<float> x) {
     using V = Vec<float>;
+#if defined(__AVX512F__)
+    // The processor rounds and scales. Not less than the smallest exponent: a NaN passes.
+    const __mmask16 normal = _mm512_cmp_ps_mask((__m512)x, (__m512)splat<float>(-126.0f), _CMP_NLT_UQ);
+    const V whole = (V)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V f = x - whole;
+#else
     using I = IVec<float>;
     const I tiny = x < -126.0f;
     V y = tiny ? splat<float>(-126.0f) : x;
@@ -109,15 +117,19 @@ inline Vec<float> exp2(Vec<float> x) {
     const V magic = splat<float>(12582912.0f); // 1.5 * 2^23: adding it rounds to an integer in the low bits
     const V shifted = y + magic;
     const V f = y - (shifted - magic);
+#endif
     V p = splat<float>(1.3266970386e-03f);
     p = p * f + 9.6754597455e-03f;
     p = p * f + 5.5507426160e-02f;
     p = p * f + 2.4022121754e-01f;
     p = p * f + 6.9314694916e-01f;
     p = p * f + 1.0000000710e+00f;
+#if defined(__AVX512F__)
+    return (V)_mm512_maskz_scalef_ps(normal, (__m512)p, (__m512)whole);
+#else
     const I scaled = (I)p + (((I)shifted - (I)magic) << 23);
-    const V r = (V)scaled;
-    return tiny ? V{} : (x != x ? x : r);
+    return tiny ? V{} : (x != x ? x : (V)scaled);
+#endif
 }
 
 inline Vec<double> exp2(Vec<double> x) {

@@ -1,12 +1,15 @@
 """The plan of the C++ kernel: every allowed pair is visited, and shared windows cost no more than the FLOP bound."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from oracles.problems import PROBLEMS, problems
-from windeye import Blocks, Neighborhood
+from windeye import Blocks, Neighborhood, Sinks, Sliding
 from windeye.kernels.softmax.lanes import AXES, plan
+from windeye.patterns import Bound
 
 
 def visited(side, grid, grid_rows):
@@ -63,3 +66,41 @@ def test_every_allowed_pair_is_visited_on_random_problems(problem):
 def test_stride_groups_reach_the_flop_bound(pattern, grid):
     bound = pattern.bind(grid)
     assert plan(bound, 16).forward.visited_pairs == bound.pairs()
+
+
+def worked_on(bound, lanes):
+    """Pairs that vectors compute: for every box of lanes, the rows of each term that one of its lanes sees."""
+    side = plan(bound, lanes).forward
+    pad = AXES - bound.rank
+    number = np.arange(bound.tokens).reshape((1,) * pad + bound.grid)
+    total = 0
+    for tile in np.ndindex(*(len(axis.begin) - 1 for axis in side.axes)):
+        own = [axis.order[axis.begin[t] : axis.begin[t + 1]] for axis, t in zip(side.axes, tile, strict=True)]
+        cuts = [
+            [part[first : first + size] for first in range(0, len(part), size)]
+            for part, size in zip(own, side.box, strict=True)
+        ]
+        assert np.prod([len(c) for c in cuts]) * lanes <= side.lanes
+        for vector in product(*cuts):
+            queries = number[np.ix_(*vector)].ravel()
+            assert len(queries) <= lanes
+            for term in bound.terms:
+                seen = Bound(bound.grid, bound.grid_kv, (term,)).mask().numpy()[queries].any(axis=0)
+                total += lanes * int(seen.sum())
+    return total
+
+
+@pytest.mark.parametrize(
+    ("pattern", "grid"),
+    [
+        (Neighborhood(5), (13, 11)),
+        (Neighborhood(3, dilation=2), (9, 14)),
+        (Neighborhood((2, 3, 3), stride=(1, 2, 1)), (4, 7, 5)),
+        (Sliding(7) | Sinks(2), (61,)),
+        (Blocks(4, shift=2), (12, 10)),
+    ],
+)
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_visited_pairs_are_the_rows_that_each_vector_of_lanes_sees(pattern, grid, lanes):
+    bound = pattern.bind(grid)
+    assert plan(bound, lanes).forward.visited_pairs == worked_on(bound, lanes)

@@ -48,6 +48,8 @@ class _NeighborhoodAttention(nn.Module):
         _check_heads(embed_dim, num_heads)
         _check_drop("attn_drop", attn_drop)
         _check_drop("proj_drop", proj_drop)
+        if scale is not None:
+            _check_number("scale", scale)
         if small_map not in SMALL_MAPS:
             raise ValueError(f"small_map must be one of {SMALL_MAPS}, got {small_map!r}")
         self.pattern = Neighborhood(kernel_size, stride=stride, dilation=dilation, is_causal=is_causal)
@@ -231,20 +233,24 @@ class NeighborhoodAttention3d(_NeighborhoodAttention):
     rank = 3
 
 
-def _check_heads(embed_dim: object, num_heads: object) -> None:
+def _check_heads(embed_dim: int, num_heads: int) -> None:
     for name, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
-        if not isinstance(value, int) or not is_int(value):
+        if not is_int(value):
             raise TypeError(f"{name} must be an integer, got {value!r}")
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    assert isinstance(embed_dim, int)
-    assert isinstance(num_heads, int)
     if embed_dim % num_heads:
         raise ValueError(f"embed_dim {embed_dim} must be a multiple of num_heads {num_heads}")
 
 
-def _check_drop(name: str, value: object) -> None:
+def _check_drop(name: str, value: float) -> None:
+    _check_number(name, value)
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+
+
+def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")

@@ -42,8 +42,11 @@ NEAR, BEHIND, SHARE = 0.6, 2.0, 0.5
 EFFICIENT, FASTER, RANKED = 0.5, 1.5, 0.9
 """Share of the FLOP bound that stride T reaches, its factor over stride 1, Spearman of simulated and measured."""
 
-SPEEDUP, BOUND, SIMULATED = "speed-up over dense, measured", "speed-up over dense, FLOP bound", "speed-up, simulated"
+SPEEDUP, BOUND = "speed-up over dense, measured", "speed-up over dense, FLOP bound"
+SIMULATED, COUNTED = "speed-up over dense, simulated", "speed-up over dense, idle lanes counted"
 BORDER, ELSEWHERE = "loss increase next to block borders, t<=0.6", "loss increase elsewhere, t<=0.6"
+VECTOR = 16
+"""Lanes of one vector in float32, for which the kernel's boxes are predicted (AVX-512)."""
 
 CLAIM = (
     "Put into a network trained with full attention, windows with an intermediate stride cost as little as "
@@ -83,12 +86,26 @@ PLANS: dict[Budget, Plan] = {
 LIMITS = (
     "A toy: 16x16 tokens, four layers, ten photographs of which the left parts were trained on and the right parts "
     f"tested; {PLANS['default'].steps} steps where 2000 would train further, a number chosen from the seconds that a "
-    "step of dense training takes, before any window was tried. Losses, no sampled images; nothing about video models. "
-    "Seeds share the photographs. Speed is that of this library's CPU kernel on one thread, head dim 64, forward only, "
-    "on a machine that other work may keep busy: candidates take turns and ratios are medians, but times are not those "
-    "of a quiet machine. The kernel's boxes hold up to 64 queries, fewer than a GPU's tiles, and keys come one by one, "
-    "so stride 1 loses less here than on a GPU."
+    "step of dense training takes, before any window was tried. Losses, no sampled images; nothing about video "
+    "models. Seeds share the photographs. Speed is that of this library's CPU kernel on one thread, head dim 64, "
+    "forward only, on a machine that other work may keep busy: candidates take turns and ratios are medians, but "
+    "times are not those of a quiet machine. The kernel's boxes hold up to 64 queries, fewer than a GPU's tiles, and "
+    "keys come one by one, so stride 1 loses less here than on a GPU. Added after the first default run: rows that "
+    "count idle lanes, which the rule does not read; and that the damage grows with the noise up to t = 0.8 only, at "
+    "0.95 it is lower again."
 )
+ARGUMENT = (
+    "Six of ten gates hold, and one misses its margin narrowly: intermediate strides stay within theirs, blocked "
+    "windows cost more than stride 1 in every seed at every t up to 0.6, their errors stand at the borders of "
+    "blocks, and stride T brings home most of the FLOP bound. The margin of 2 points is met at t = 0.4 and 0.6 and "
+    "missed at 0.2 by less than a standard error over the seeds. The gates on speed that fail ask what this kernel "
+    "cannot give. Its small boxes keep so much of the FLOP bound at stride 1 that by the simulator's own count "
+    "stride T cannot be 1.5 times as fast; the factors that it predicts are those that are measured, to a tenth. "
+    "Spearman fails because the simulated number takes boxes as full, while blocks of 21, or of 8 by 15, leave lanes "
+    "idle; the count that includes idle lanes, made after the run, ranks the settings with more than the 0.9 that "
+    "were asked for."
+)
+"""Why a run whose rule did not hold still speaks for the mechanism; the tests hold it against the committed run."""
 
 
 @dataclass(frozen=True)
@@ -274,8 +291,14 @@ def speeds(case: Case, plan: Plan) -> Speeds:
 def simulated(case: Case, stride: tuple[int, ...]) -> float:
     """Speed-up over dense by the tile simulator: the kernel's box of queries, one key at a time, boxes averaged."""
     pattern = windeye.Neighborhood(case.window, stride=stride)
-    box = lanes.plan(pattern.bind(case.grid), 16).forward.box[lanes.AXES - len(case.grid) :]
+    box = lanes.plan(pattern.bind(case.grid), VECTOR).forward.box[lanes.AXES - len(case.grid) :]
     return simulate(pattern, case.grid, box, 1, mode="dynamic", reduce="mean").op_speedup
+
+
+def counted(case: Case, stride: tuple[int, ...]) -> float:
+    """All pairs over those that the kernel's plan computes, lanes that a box leaves idle included."""
+    bound = windeye.Neighborhood(case.window, stride=stride).bind(case.grid)
+    return bound.tokens**2 / lanes.plan(bound, VECTOR).forward.visited_pairs
 
 
 def increase(t: float) -> str:
@@ -318,6 +341,7 @@ def speed_rows(timed: list[list[Speeds]]) -> tuple[Row, ...]:
             rows += [
                 Row(name, SPEEDUP, measured, "x, machine not reserved"),
                 Row(name, SIMULATED, (simulated(case, stride),), "x"),
+                Row(name, COUNTED, (counted(case, stride),), "x"),
                 Row(name, BOUND, (1 / density,), "x"),
             ]
     return tuple(rows)
@@ -401,26 +425,41 @@ def _by(sizes: tuple[int, ...]) -> str:
 
 
 def _costs(rows: tuple[Row, ...]) -> Picture:
-    """Costs of the strides of W=8 and of the controls over the noise level."""
-    figure, axes = canvas(6.4, 3.6)
-    names = [arm(SIZE, stride) for stride in STRIDES[SIZE]]
-    for place, name in enumerate((*names, SHUFFLED, RANDOM)):
-        found = [next(row for row in rows if (row.arm, row.metric) == (name, increase(t))) for t in TIMES]
-        control = name not in names
-        colour, style = COLOURS[place], {"linestyle": "--"} if control else {"marker": "o", "markersize": 4}
-        axes.plot(TIMES, [row.mean for row in found], color=colour, label=name, **style)
-        low, high = ([side(row.values) for row in found] for side in (min, max))
-        axes.fill_between(TIMES, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set_yscale("log")
-    axes.set_xticks(TIMES)
-    axes.set_yticks(ticks := (2, 5, 10, 20, 50, 100), [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("t, share of noise")
-    axes.set_ylabel("loss increase over dense, %")
-    axes.legend(frameon=False, fontsize=8)
+    """Left: costs of the arms that see 64 keys over the noise. Right: what strides cost more than stride 1."""
+    from matplotlib.figure import Figure
+
+    values = {(row.arm, row.metric): row for row in rows}
+    figure = Figure(figsize=(8.2, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    windows = [arm(SIZE, stride) for stride in STRIDES[SIZE]]
+    for place, name in enumerate((*windows, SHUFFLED, RANDOM)):
+        means = [values[name, increase(t)].mean for t in TIMES]
+        style = {"marker": "o", "markersize": 4} if name in windows else {"linestyle": "--"}
+        left.plot(TIMES, means, color=COLOURS[place], label=name, **style)
+    left.set_yscale("log")
+    left.set_xticks(TIMES)
+    left.set_yticks(ticks := (5, 10, 20, 50, 100, 200), [str(tick) for tick in ticks])
+    left.set_ylim(top=1000)
+    left.minorticks_off()
+    left.set_ylabel("loss increase over dense, %")
+    left.legend(frameon=False, fontsize=7, ncols=2, loc="upper left")
+    for place, stride in enumerate(STRIDES[SIZE][1:], start=1):
+        for at, t in enumerate(CLEAN):
+            gaps = values[f"{arm(SIZE, stride)} minus s=1", f"paired difference at t={t}"]
+            here = at + 0.2 * (place - 2)
+            right.plot([here] * gaps.n, gaps.values, "o", color=COLOURS[place], alpha=0.5, markersize=4)
+            right.plot([here], [gaps.mean], "_", color=COLOURS[place], markersize=12, markeredgewidth=2)
+    for gate in (NEAR, BEHIND):
+        right.axhline(gate, color="#66727d", linewidth=0.8, linestyle=":")
+    right.set_xticks(range(len(CLEAN)), [str(t) for t in CLEAN])
+    right.set_ylabel("points above stride 1")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("t, share of noise")
     caption = (
-        f"Every arm sees {SIZE * SIZE} of {GRID * GRID} keys in a network trained with all of them. Lines are means "
-        "over seeds, bands their extremes; broken lines are controls."
+        f"Every arm sees {SIZE * SIZE} of {GRID * GRID} keys in a network trained with all of them. Left: means over "
+        f"seeds, broken lines are controls. Right: dots are seeds, bars their means; dotted lines are the margins "
+        f"{NEAR} for strides 2 and 4 and {BEHIND} for stride 8."
     )
     return as_svg(figure, "What is lost without training", caption)
 
@@ -459,8 +498,8 @@ def _speedups(rows: tuple[Row, ...]) -> Picture:
             measured = values[name, SPEEDUP]
             axes.barh(place, measured.mean, color=colour, height=0.7)
             axes.plot(measured.values, [place] * measured.n, "o", color=COLOURS[4], markersize=3)
-            for metric, mark in ((SIMULATED, "#1d2730"), (BOUND, "#e4572e")):
-                axes.plot([values[name, metric].mean], [place], "|", color=mark, markersize=15, markeredgewidth=2)
+            for metric, mark, size in ((BOUND, COLOURS[1], 16), (COUNTED, COLOURS[3], 9), (SIMULATED, "#1d2730", 9)):
+                axes.plot([values[name, metric].mean], [place], "|", color=mark, markersize=size, markeredgewidth=2)
             ticks.append((place, name))
             place += 1
         place += 0.6
@@ -468,7 +507,7 @@ def _speedups(rows: tuple[Row, ...]) -> Picture:
     axes.invert_yaxis()
     axes.set_xlabel("speed-up over dense SDPA, forward, one thread")
     caption = (
-        "Bars: measured on a machine that was not reserved, dots are repetitions. Dark marks: tile simulator. "
-        "Red marks: FLOP bound."
+        "Bars: measured on a machine that was not reserved, dots are repetitions. Long red marks: FLOP "
+        "bound. Dark marks: tile simulator. Violet marks, where they differ: idle lanes counted too."
     )
     return as_svg(figure, "How fast", caption)

@@ -163,7 +163,7 @@ def _relation(bound: Bound, lanes_per_vector: int) -> Any:
             start = (table.start % table.length).astype(np.int32)
             relation.add_axis(axis, start, span, table.step, table.length, table.step != work.classes[axis])
     for transposed, side in ((False, work.forward), (True, work.transposed)):
-        relation.set_lanes(transposed, side.lanes)
+        relation.set_lanes(transposed, side.lanes, list(side.box))
         for axis in range(AXES):
             lanes = side.axes[axis]
             relation.set_axis(transposed, axis, lanes.order, lanes.begin, side.row_order[axis])

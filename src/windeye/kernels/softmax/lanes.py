@@ -1,8 +1,9 @@
 """How the C++ kernel cuts a bound pattern into work: lane tiles of queries, and the rows of keys each tile may see.
 
-A lane tile is a box of up to 16, 32 or 64 queries (8, 16, 32 in float64), one per vector lane. All its lanes walk
-over the same rows, so a tile costs as many rows as the union of its windows. The plan picks the box that makes the
-whole grid cheapest; windows that a stride group shares cost nothing extra when the box fits the group.
+A vector holds a box of up to 16 queries (8 in float64), one per lane; a lane tile is a box of one, two or four such
+vectors. A tile brings the rows that its lanes see, once; a vector works on those of them that its own lanes see. So the
+boxes of vectors decide how many pairs are computed, and the tiles how often rows are brought. The plan picks what makes
+the whole grid cheapest; windows that a stride group shares cost nothing extra when the boxes fit the group.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ AXES = 3
 ROW_OVERHEAD = 0.35
 """Cost of bringing one row to a tile (masks, pointers, loads), in units of one vector of lanes working on it."""
 
+VECTORS = (1, 2, 4)
+"""Vectors that a lane tile may hold; four of 16 lanes fill the 64 bits of a mask."""
+
 Ints = npt.NDArray[np.int32]
 
 
@@ -40,17 +44,14 @@ class SidePlan:
     """One direction: lanes per axis, the order of rows per axis, and per term and axis the rows of each tile."""
 
     lanes: int
+    """Of a whole tile."""
     box: tuple[int, ...]
+    """Lanes of one vector per axis."""
     axes: tuple[AxisLanes, ...]
     row_order: tuple[Ints, ...]
     cover: tuple[tuple[Ints, ...], ...]
-    rows: int
-    """Rows that all tiles read together, all terms counted."""
-
-    @property
-    def visited_pairs(self) -> int:
-        """Pairs computed: lanes that idle in incomplete tiles are counted, they cost as much."""
-        return self.rows * self.lanes
+    visited_pairs: int
+    """Pairs computed, all terms counted: lanes that idle in incomplete vectors cost as much as the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +94,13 @@ def _side(
     classes: tuple[int, ...],
     lanes_per_vector: int,
 ) -> SidePlan:
-    vectors, box = _best_box(grid, terms, classes, lanes_per_vector)
-    axes = tuple(_cut(grid[a], classes[a], box[a]) for a in range(AXES))
+    box, times = _best_box(grid, terms, classes, lanes_per_vector)
+    axes = tuple(_cut(grid[a], classes[a], box[a] * times[a]) for a in range(AXES))
+    vectors = tuple(_cut(grid[a], classes[a], box[a]) for a in range(AXES))
     row_order = tuple(_class_order(grid_rows[a], classes[a]) for a in range(AXES))
     cover = tuple(tuple(_cover(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
-    rows = sum(prod(_rows_read(term[a], axes[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
-    return SidePlan(vectors * lanes_per_vector, box, axes, row_order, cover, rows)
+    rows = sum(prod(_rows_read(term[a], vectors[a], grid_rows[a], classes[a]) for a in range(AXES)) for term in terms)
+    return SidePlan(prod(times) * lanes_per_vector, box, axes, row_order, cover, rows * lanes_per_vector)
 
 
 def _best_box(
@@ -106,27 +108,31 @@ def _best_box(
     terms: tuple[tuple[AxisTable | None, ...], ...],
     classes: tuple[int, ...],
     lanes_per_vector: int,
-) -> tuple[int, tuple[int, ...]]:
-    """The number of vectors and the box of lanes that minimise ``tiles x rows x (vectors + overhead)``."""
-    most = 4 * lanes_per_vector
-    sizes = [
-        sorted({s for s in range(1, most + 1) if s <= 8 or s % 4 == 0} | {min(most, -(-grid[a] // classes[a]))})
-        for a in range(AXES)
-    ]
-    sizes = [[s for s in sizes[a] if s <= -(-grid[a] // classes[a])] or [1] for a in range(AXES)]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The box of one vector, and how many of them a tile holds per axis, that cost least: rows worked on by vectors
+    plus what it costs to bring rows to tiles."""
+    members = [-(-grid[a] // classes[a]) for a in range(AXES)]
+    sizes = [range(1, min(lanes_per_vector, members[a]) + 1) for a in range(AXES)]
+    boxes = [box for box in product(*sizes) if prod(box) <= lanes_per_vector]
+    repeats = [times for times in product(VECTORS, repeat=AXES) if prod(times) in VECTORS]
+    needed = [{box[a] * times[a] for box in boxes for times in repeats} for a in range(AXES)]
     rows = [
-        {s: np.array([_rows(term[a], _cut(grid[a], classes[a], s), grid[a]) for term in terms]) for s in sizes[a]}
+        {s: np.array([_rows(term[a], _cut(grid[a], classes[a], s), grid[a]) for term in terms]) for s in needed[a]}
         for a in range(AXES)
     ]
-    best: tuple[float, int, tuple[int, ...]] | None = None
-    for box in product(*sizes):
-        vectors = -(-prod(box) // lanes_per_vector)
-        if vectors not in (1, 2, 4):
-            continue
-        visited = float(sum(prod(rows[a][box[a]][t] for a in range(AXES)) for t in range(len(terms))))
-        cost = visited * (vectors + ROW_OVERHEAD)
-        if best is None or cost < best[0]:
-            best = (cost, vectors, box)
+
+    def visited(box: tuple[int, ...]) -> float:
+        return float(np.prod([rows[a][box[a]] for a in range(AXES)], axis=0).sum())
+
+    best: tuple[float, tuple[int, ...], tuple[int, ...]] | None = None
+    for box in boxes:
+        worked = visited(box)
+        for times in repeats:
+            if any(times[a] > 1 and box[a] * times[a] > members[a] + box[a] - 1 for a in range(AXES)):
+                continue  # vectors beyond the grid
+            cost = worked + ROW_OVERHEAD * visited(tuple(box[a] * times[a] for a in range(AXES)))
+            if best is None or cost < best[0]:
+                best = (cost, box, times)
     assert best is not None
     return best[1], best[2]
 

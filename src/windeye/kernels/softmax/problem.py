@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from windeye.patterns import Bound, Expiry, Pattern
@@ -198,7 +199,7 @@ def check_reach(bound: Bound, offsets: Sequence[int]) -> None:
         for term in bound.terms:
             table = term[axis]
             live = table.stop > table.start
-            where = torch.arange(table.queries).numpy()
+            where = np.arange(table.queries)
             if live.any():
                 before = (where - table.start)[live].max()
                 after = (table.stop - 1 - where)[live].max()

@@ -1,0 +1,13 @@
+"""Byte-level texts, split into train and test by contiguous stretches, as windows of any length; BPE on request.
+
+>>> from windeye.data.text import Text, corpus
+>>> windows = Text.split(corpus("pydoc"), held_out=0.05, stretches=10).windows(256)
+>>> windows.sample(32, seed=0).tokens.shape
+torch.Size([32, 256])
+"""
+
+from windeye.data.text.bpe import decode, encode, load_bpe, train_bpe
+from windeye.data.text.corpora import CORPORA, corpus
+from windeye.data.text.windows import Text, Windows
+
+__all__ = ["CORPORA", "Text", "Windows", "corpus", "decode", "encode", "load_bpe", "train_bpe"]

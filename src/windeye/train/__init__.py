@@ -1,0 +1,19 @@
+"""One short training loop on Accelerate, and the scores of what it trained.
+
+>>> from torch import nn
+>>> from windeye.data.tasks import MQAR, Fresh
+>>> from windeye.train import AdamW, fit
+>>> model = nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 32))
+>>> len(fit(model, Fresh(MQAR(32, 16).sample, batch_size=8), steps=2, optimiser=AdamW(rate=3e-3)))
+2
+
+Needs the extra ``train``: ``pip install 'windeye[train]'``.
+"""
+
+from windeye.train.history import Row
+from windeye.train.loop import fit
+from windeye.train.metrics import score
+from windeye.train.optimiser import AdamW, Cosine
+from windeye.train.training import NonFinite
+
+__all__ = ["AdamW", "Cosine", "NonFinite", "Row", "fit", "score"]
