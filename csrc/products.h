@@ -46,6 +46,7 @@ inline void accumulate_of(const T *const *rows, int count, int d, const Vec<T> *
     for (int c = 0; c < C; ++c) sum[c] = o[c];
     for (int r = 0; r < count; ++r) {
         const T *x = rows[r] + d;
+        asm("" : "+r"(x)); // one address for all dimensions: left alone, compilers keep sixteen and run out of registers
         const Vec<T> w = p[r];
         if constexpr (CAREFUL) {
             // Zero times NaN is NaN: a lane that does not see the row must not even multiply by it.

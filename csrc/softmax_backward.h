@@ -104,7 +104,7 @@ void query_tile(const Problem &p, BackwardScratch<T> &scratch, int32_t batch, in
                 if (dropout.active) g *= dropout.at(shift, picked.row(r), false);
                 g = exp2(x - lse[v]) * (g - delta[v]);
                 const uint64_t seen = picked.seen[r];
-                if (seen != mine) g = expand<T>(seen) ? g : V{};
+                g = where<T>(seen, g, V{});
                 grad_logit[r] = g;
                 if (grad_bias)
                     for (int l = 0; l < N; ++l)
@@ -173,13 +173,8 @@ void key_tile(const Problem &p, BackwardScratch<T> &scratch, int32_t batch, int3
                         kept *= keep;
                     }
                     g = w * (g - delta[at]);
-                    if (picked.seen[r] != mine) {
-                        const IVec<T> lanes = expand<T>(picked.seen[r]);
-                        g = lanes ? g : V{};
-                        kept = lanes ? kept : V{};
-                    }
-                    grad_logit[r] = g;
-                    weight[r] = kept;
+                    grad_logit[r] = where<T>(picked.seen[r], g, V{});
+                    weight[r] = where<T>(picked.seen[r], kept, V{});
                 }
                 accumulate<T>(picked.near, picked.count, p.head_dim, grad_logit, picked.seen, grad_key + v * p.head_dim, careful);
                 accumulate<T>(picked.far, picked.count, p.value_dim, weight, picked.seen, grad_value + v * p.value_dim, careful);

@@ -71,7 +71,7 @@ void forward_tile(const Problem &p, ForwardScratch<T> &scratch, int32_t batch, i
             for (int r = 0; r < picked.count; ++r) {
                 V x = s[r];
                 if (p.bias) x += bias.at(shift, picked.row(r), false) * log2e;
-                if (picked.seen[r] != mine) x = expand<T>(picked.seen[r]) ? x : splat<T>(-infinity);
+                x = where<T>(picked.seen[r], x, splat<T>(-infinity));
                 s[r] = x;
                 highest = max<T>(highest, x);
             }

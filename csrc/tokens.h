@@ -53,6 +53,10 @@ inline void point(const Tensor &x, const S *head, const Row *rows, int64_t Row::
             for (int r = 0; r < count; ++r) pointers[r] = head + rows[r].*offset;
             return;
         }
+    // All at once, so that rows that are far away come together.
+    if (x.dim == 1)
+        for (int r = 0; r < count; ++r)
+            for (int d = 0; d < dim; d += 64 / int(sizeof(S))) __builtin_prefetch(head + rows[r].*offset + d, 0, 2);
     for (int r = 0; r < count; ++r) {
         unpack(head + rows[r].*offset, x.dim, dim, packed + int64_t(r) * dim);
         pointers[r] = packed + int64_t(r) * dim;

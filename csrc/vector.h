@@ -52,6 +52,17 @@ template <> inline IVec<double> expand<double>(uint64_t bits) {
     return ((IVec<double>{} + int64_t(bits & 0xFF)) & lane) != 0;
 }
 
+// x in the lanes named by `bits`, `otherwise` in the others.
+template <class T> inline Vec<T> where(uint64_t bits, Vec<T> x, Vec<T> otherwise) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) return (Vec<T>)_mm512_mask_blend_ps(__mmask16(bits), (__m512)otherwise, (__m512)x);
+    else return (Vec<T>)_mm512_mask_blend_pd(__mmask8(bits), (__m512d)otherwise, (__m512d)x);
+#else
+    if (bits == FULL<T>) return x;
+    return expand<T>(bits) ? x : otherwise;
+#endif
+}
+
 template <class T> inline bool any(IVec<T> mask) {
 #if defined(__AVX512F__)
     return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
