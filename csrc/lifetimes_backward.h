@@ -133,13 +133,8 @@ void grad_logits(const Problem &p, LiveBackwardScratch<T> &scratch, const Tile &
             kept *= keep;
         }
         g = w * (g - scratch.delta[v]);
-        if (picked.seen[r] != mine) {
-            const IVec<T> lanes = expand<T>(picked.seen[r]);
-            g = lanes ? g : V{};
-            kept = lanes ? kept : V{};
-        }
-        grad_logit[r] = g;
-        weight[r] = kept;
+        grad_logit[r] = where<T>(picked.seen[r], g, V{});
+        weight[r] = where<T>(picked.seen[r], kept, V{});
     }
 }
 

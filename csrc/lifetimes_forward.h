@@ -58,7 +58,7 @@ void live_forward_tile(const Problem &p, LiveForwardScratch<T> &scratch, const L
             for (int r = 0; r < picked.count; ++r) {
                 V x = s[r];
                 if (bias) x += bias[picked.row(r).token] * log2e;
-                if (picked.seen[r] != mine) x = expand<T>(picked.seen[r]) ? x : splat<T>(-infinity);
+                x = where<T>(picked.seen[r], x, splat<T>(-infinity));
                 s[r] = x;
                 highest = max<T>(highest, x);
             }
