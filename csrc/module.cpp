@@ -15,6 +15,7 @@
 
 #include "isa.h"
 #include "problem.h"
+#include "topw.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -161,6 +162,11 @@ struct Call {
         problem.bias_chunks = chunks;
     }
 
+    // expiry, its batch and heads; bias, its heads and the address of its gradient.
+    void set_lifetimes(int64_t expiry, int batch, int heads, int64_t bias, int bias_heads, int64_t grad_bias) {
+        problem.lifetimes = {reinterpret_cast<const int32_t *>(expiry), batch, heads, reinterpret_cast<const void *>(bias), reinterpret_cast<void *>(grad_bias), bias_heads};
+    }
+
     void forward() {
         nb::gil_scoped_release release;
         kernels->forward(problem);
@@ -171,6 +177,19 @@ struct Call {
         kernels->backward(problem);
     }
 };
+
+// scores [batch, heads, keys] in float or double, hidden [batch, keys] or null, expiries [batch, heads, keys].
+void topw_expiry(int64_t score, bool wide, int64_t hidden, int64_t expiry, int64_t batch, int64_t heads, int32_t keys, int32_t width, int threads) {
+    nb::gil_scoped_release release;
+    parallel(batch * heads, 1, threads, [] { return 0; }, [&](int, int64_t begin, int64_t end) {
+        for (int64_t plane = begin; plane < end; ++plane) {
+            const uint8_t *skip = hidden ? reinterpret_cast<const uint8_t *>(hidden) + plane / heads * keys : nullptr;
+            int32_t *to = reinterpret_cast<int32_t *>(expiry) + plane * keys;
+            if (wide) topw_expiry_of(reinterpret_cast<const double *>(score) + plane * keys, skip, keys, width, to);
+            else topw_expiry_of(reinterpret_cast<const float *>(score) + plane * keys, skip, keys, width, to);
+        }
+    });
+}
 
 } // namespace
 
@@ -183,6 +202,7 @@ NB_MODULE(_cpu, m) {
         return names;
     });
     m.def("advise_huge_pages", &advise_huge_pages);
+    m.def("topw_expiry", &topw_expiry);
     nb::class_<RelationBuilder>(m, "Relation")
         .def(nb::init<const std::vector<int32_t> &, const std::vector<int32_t> &, const std::vector<int32_t> &>())
         .def("add_axis", &RelationBuilder::add_axis)
@@ -197,6 +217,7 @@ NB_MODULE(_cpu, m) {
         .def("set_dropout", &Call::set_dropout)
         .def("set_gradients", &Call::set_gradients)
         .def("set_bias_gradient", &Call::set_bias_gradient)
+        .def("set_lifetimes", &Call::set_lifetimes)
         .def("forward", &Call::forward)
         .def("backward", &Call::backward);
     register_recurrence(m);

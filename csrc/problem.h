@@ -15,6 +15,16 @@ struct Tensor {
     int64_t batch = 0, axis[AXES] = {0, 0, 0}, head = 0, dim = 0; // strides in elements
 };
 
+// Instead of interval tables: key j is seen by the positions j <= i < expiry[j]. Batch 1 serves every batch entry; the
+// heads of the tables divide the query heads.
+struct Lifetimes {
+    const int32_t *expiry = nullptr; // [batch, heads, keys], contiguous; null where the relation has tables
+    int32_t batch = 1, heads = 1;
+    const void *bias = nullptr; // added to the logits of each key: [batch, bias_heads, keys], float or double, contiguous
+    void *grad_bias = nullptr;  // same layout, zeros
+    int32_t bias_heads = 1;
+};
+
 struct Problem {
     const Relation *relation = nullptr;
     Type type = Type::float32;
@@ -32,6 +42,8 @@ struct Problem {
     void *grad_bias = nullptr;  // [batch, heads, bias_chunks, offsets...]
     int32_t bias_size[AXES] = {1, 1, 1};
     int32_t bias_chunks = 1;
+
+    Lifetimes lifetimes;
 
     double dropout = 0.0;
     uint32_t dropout_threshold = 0, seed = 0;

@@ -76,7 +76,7 @@ def test_the_reference_compiles_as_well():
 def test_operator_contract(bias):
     q, k, v = tensors(4, 5)
     table = torch.randn(2, 5, 5, requires_grad=True) if bias else None
-    args = (q, k, v, table, None, None, Neighborhood(3).spec, 0.3, 0.0, "cpu")
+    args = (q, k, v, table, None, None, Neighborhood(3).spec, [], 0.3, 0.0, "cpu")
     torch.library.opcheck(operator.attend, args)
 
 

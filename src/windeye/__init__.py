@@ -1,11 +1,12 @@
 """windeye: every published way of restricting attention, on one small, proven, fast core."""
 
 from windeye.kernels.recurrence import decay
-from windeye.ops import attend, explain, linear_attention, merge
+from windeye.ops import attend, explain, linear_attention, merge, topw_expiry, topw_mask
 from windeye.patterns import (
     Blocks,
     Causal,
     Documents,
+    Expiry,
     Full,
     Halo,
     Inward,
@@ -23,6 +24,7 @@ __all__ = [
     "Blocks",
     "Causal",
     "Documents",
+    "Expiry",
     "Full",
     "Halo",
     "Inward",
@@ -37,4 +39,6 @@ __all__ = [
     "explain",
     "linear_attention",
     "merge",
+    "topw_expiry",
+    "topw_mask",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,11 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax", "recurrence")
+SUITES = ("softmax", "recurrence", "lifetimes")
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(help=" or ".join(SUITES))],
+    suite: Annotated[str, typer.Argument(help=", ".join(SUITES))],
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of every candidate.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Three rounds of the cheap parts: does it work?")] = False,
     out: Annotated[Path | None, typer.Option(help="The JSON to write; default runs/bench/SUITE.json.")] = None,
@@ -26,13 +27,13 @@ def bench(
     with bad_input():
         if suite not in SUITES:
             raise ValueError(f"SUITE must be one of {', '.join(SUITES)}, got {suite!r}")
-    from windeye.bench import recurrence, softmax, table
     from windeye.bench import run as runs
 
+    measured = import_module(f"windeye.bench.{suite}")
     target = out or Path("runs") / "bench" / f"{suite}{'-quick' if quick else ''}.json"
     command = f"windeye bench {suite} --threads {threads}{' --quick' if quick else ''}"
     console = Console(stderr=True)
-    parts = list((softmax if suite == "softmax" else recurrence).parts(quick=quick))
+    parts = list(measured.parts(quick=quick))
     names = [name for name, _ in parts]
     try:
         with console.status("") as status:
@@ -47,8 +48,8 @@ def bench(
         console.print(f"error: {error}; install the extra: pip install 'windeye[bench]'", style="red")
         raise typer.Exit(2) from None
     runs.save(result, target)
-    shown = table if suite == "softmax" else recurrence
-    _show(shown.COLUMNS, shown.rows(result))
+    table = import_module("windeye.bench.table") if suite == "softmax" else measured
+    _show(table.COLUMNS, table.rows(result))
     typer.echo(f"wrote {target}")
 
 

@@ -14,11 +14,13 @@ from windeye.kernels.softmax import registry
 from windeye.kernels.softmax.merge import merge_branches
 from windeye.kernels.softmax.problem import (
     check_bias,
+    check_key_bias,
     check_key_padding,
+    check_lifetimes,
     check_tensors,
     problem_of,
 )
-from windeye.patterns import Full, Pattern
+from windeye.patterns import Expiry, Full, Pattern
 
 _EVERYTHING = Full()
 
@@ -62,7 +64,7 @@ def attend(
     pattern: Pattern = _EVERYTHING,
     *,
     scale: float | None = None,
-    bias: Float[Tensor, heads * offsets] | None = None,
+    bias: Float[Tensor, "heads *offsets"] | Float[Tensor, "batch bias_heads keys"] | None = None,
     key_padding: Bool[Tensor, batch * grid_kv] | None = None,
     extra_kv: tuple[Float[Tensor, "batch extra kv_heads head_dim"], Float[Tensor, "batch extra kv_heads value_dim"]]
     | None = None,
@@ -82,6 +84,8 @@ def attend(
         scale: factor of the logits, default ``head_dim ** -0.5``. Zero is a scale like any other.
         bias: relative position table, one odd number ``2 r + 1`` of offsets per grid axis. Entry
             ``(key - query) / dilation + r`` is added to the scaled logit. For NAT and DiNAT ``r = kernel_size - 1``.
+            With `Expiry` it is a number per key, [batch, heads, keys], with as many heads as key, or more up to those
+            of query: the score that decided how long the key lives.
         key_padding: True hides a key from every query.
         extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
             branch, merged exactly; bias and padding do not apply to them.
@@ -111,8 +115,10 @@ def attend(
     _check_number("dropout_p", dropout_p)
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
+    if isinstance(pattern, Expiry):
+        check_lifetimes(pattern, query, key)
     if bias is not None:
-        check_bias(bias, query, key)
+        (check_key_bias if isinstance(pattern, Expiry) else check_bias)(bias, query, key)
     if key_padding is not None:
         check_key_padding(key_padding, key)
 
@@ -203,6 +209,8 @@ class Explanation:
     flops: int
     visited_pairs: int | None
     """Pairs that the cpu kernel computes, whole lane groups counted; None where another backend runs."""
+    relations: int = 1
+    """Relations that the pairs add up: one, or batch x heads of a pattern that depends on data."""
 
     @property
     def flop_bound(self) -> float:
@@ -212,7 +220,7 @@ class Explanation:
     @property
     def predicted_speedup(self) -> float | None:
         """Dense pairs over the pairs that the kernel visits: what is left of the bound at equal efficiency."""
-        dense = math.prod(self.grid) * math.prod(self.grid_kv)
+        dense = self.relations * math.prod(self.grid) * math.prod(self.grid_kv)
         return dense / self.visited_pairs if self.visited_pairs else None
 
     def __str__(self) -> str:
@@ -251,6 +259,8 @@ def explain(
         (1048576, 16.0)
     """
     check_tensors(query, key, value)
+    if isinstance(pattern, Expiry):
+        check_lifetimes(pattern, query, key)
     problem = problem_of(
         pattern, query, key, value, scale=1.0, dropout_p=dropout_p, has_bias=bias is not None,
         has_key_padding=key_padding is not None, needs_grad=query.requires_grad, needs_lse=return_lse,
@@ -263,7 +273,7 @@ def explain(
 
         visited = visited_pairs(bound, problem.dtype)
     return Explanation(
-        pattern=pattern.spec,
+        pattern=repr(pattern),
         grid=problem.grid,
         grid_kv=problem.grid_kv,
         backend=chosen,
@@ -272,6 +282,7 @@ def explain(
         density=bound.density(),
         flops=bound.flops(problem.heads, problem.head_dim, problem.value_dim, problem.batch),
         visited_pairs=visited,
+        relations=bound.relations,
     )
 
 

@@ -2,6 +2,7 @@
 
 from windeye.patterns.algebra import Both, Either
 from windeye.patterns.bound import Bound, Grid
+from windeye.patterns.lifetimes import Expiry, Lifetimes
 from windeye.patterns.pattern import Pattern, from_spec
 from windeye.patterns.sequence import Causal, Documents, Full, Prefix, Sinks
 from windeye.patterns.table import AxisTable
@@ -16,10 +17,12 @@ __all__ = [
     "Causal",
     "Documents",
     "Either",
+    "Expiry",
     "Full",
     "Grid",
     "Halo",
     "Inward",
+    "Lifetimes",
     "Neighborhood",
     "Pattern",
     "Prefix",

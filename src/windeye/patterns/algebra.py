@@ -61,6 +61,8 @@ def _flat(members: tuple[Pattern, ...], kind: type[Both] | type[Either]) -> tupl
     for member in members:
         if not isinstance(member, Pattern):
             raise TypeError(f"a combination is made of patterns, got {member!r}")
+        if member.tables:
+            raise ValueError(f"{member!r} depends on data and has no interval tables to combine; use its own & and |")
         flat.extend(member.members if isinstance(member, kind) else [member])
     return tuple(flat)
 

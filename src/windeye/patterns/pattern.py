@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from windeye.patterns.bound import Bound, Grid, Term
 
 if TYPE_CHECKING:
-    from windeye.patterns.algebra import Both, Either
+    import torch
 
 Axes = int | tuple[int, ...]
 """An integer for every axis alike, or one integer per axis."""
@@ -38,6 +38,11 @@ class Pattern(ABC):
     def __repr__(self) -> str:
         return self.spec
 
+    @property
+    def tables(self) -> tuple[torch.Tensor, ...]:
+        """Tensors of a pattern that depends on data; they travel beside the spec. Empty for all others."""
+        return ()
+
     def bind(self, grid: Sequence[int], grid_kv: Sequence[int] | None = None) -> Bound:
         """The exact relation between the query tokens of ``grid`` and the key tokens of ``grid_kv`` (default ``grid``).
 
@@ -56,15 +61,19 @@ class Pattern(ABC):
     def terms(self, grid: Grid, grid_kv: Grid) -> tuple[Term, ...]:
         """The interval tables on a checked, non-empty grid."""
 
-    def __and__(self, other: Pattern) -> Both:
+    def __and__(self, other: Pattern) -> Pattern:
         from windeye.patterns.algebra import Both
 
-        return Both((self, other)) if isinstance(other, Pattern) else NotImplemented
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        return other & self if other.tables else Both((self, other))
 
-    def __or__(self, other: Pattern) -> Either:
+    def __or__(self, other: Pattern) -> Pattern:
         from windeye.patterns.algebra import Either
 
-        return Either((self, other)) if isinstance(other, Pattern) else NotImplemented
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        return other | self if other.tables else Either((self, other))
 
 
 @lru_cache(maxsize=256)
@@ -74,15 +83,23 @@ def _bind(pattern: Pattern, grid: Grid, grid_kv: Grid) -> Bound:
     return Bound(grid, grid_kv, pattern.terms(grid, grid_kv))
 
 
-@lru_cache(maxsize=256)
-def from_spec(spec: str) -> Pattern:
-    """The pattern that a spec describes.
+def from_spec(spec: str, tables: Sequence[torch.Tensor] = ()) -> Pattern:
+    """The pattern that a spec describes, with the ``tables`` that it carries where it depends on data.
 
     Example:
         >>> from windeye.patterns import Neighborhood
         >>> from_spec(Neighborhood((3, 5), stride=2).spec) == Neighborhood((3, 5), stride=2)
         True
     """
+    if tables:
+        from windeye.patterns.lifetimes import Expiry
+
+        return Expiry(*tables)
+    return _from_spec(spec)
+
+
+@lru_cache(maxsize=256)
+def _from_spec(spec: str) -> Pattern:
     from windeye.patterns.text import evaluate_spec
 
     return evaluate_spec(spec)

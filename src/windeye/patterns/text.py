@@ -53,6 +53,8 @@ def evaluate_spec(spec: str) -> Pattern:
 
 def _build(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id == "Expiry":
+            raise ValueError("Expiry holds a tensor, which text cannot give; make it in Python from its table")
         if node.func.id not in KINDS:
             raise ValueError(f"unknown pattern {node.func.id!r}; known are {', '.join(KINDS)}")
         kind = KINDS[node.func.id]

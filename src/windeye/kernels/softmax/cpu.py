@@ -22,7 +22,7 @@ from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.lanes import AXES, plan
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
-from windeye.patterns import Bound
+from windeye.patterns import Bound, Expiry, Lifetimes
 
 try:
     _cpu: Any = import_module("windeye._cpu")
@@ -42,7 +42,7 @@ pass over 256 x 256 tokens, unless they are huge."""
 
 
 def can_run(problem: Problem) -> str | None:
-    """Runs every pattern of interval tables on the CPU; the reason names what it cannot do."""
+    """Runs every pattern of interval tables, and lifetimes, on the CPU; the reason names what it cannot do."""
     if problem.device.type != "cpu":
         return f"it runs on the CPU, the tensors are on {problem.device.type}"
     if _cpu is None:
@@ -60,7 +60,10 @@ def instruction_sets() -> list[str]:
 
 
 def visited_pairs(bound: Bound, dtype: torch.dtype) -> int:
-    """Pairs that the kernel computes for one head, lanes that idle at the rim of the grid counted."""
+    """Pairs that the kernel computes for each relation, lanes that idle at the rim of the grid counted; for lifetimes,
+    allowed pairs."""
+    if isinstance(bound, Lifetimes):
+        return bound.pairs()
     return plan(bound, _lanes(dtype)).forward.visited_pairs if bound.terms else 0
 
 
@@ -74,8 +77,9 @@ def attend(
     seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The registered operator; its numbers come from `forward` and `backward` below."""
-    spec = problem.pattern.spec
-    return operator.attend(query, key, value, bias, key_padding, seed, spec, problem.scale, problem.dropout_p, name)
+    spec, tables = problem.pattern.spec, list(problem.pattern.tables)
+    options = (problem.scale, problem.dropout_p, name)
+    return operator.attend(query, key, value, bias, key_padding, seed, spec, tables, *options)
 
 
 def forward(
@@ -90,7 +94,7 @@ def forward(
     """``(out, lse)``, written in one pass over the visible keys."""
     out = _fresh((*query.shape[:-1], problem.value_dim), query.dtype)
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
-    if out.numel() == 0 or not problem.bound.terms:
+    if out.numel() == 0 or _sees_nothing(problem):
         return out.zero_(), lse.fill_(-torch.inf)
     call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
     call.forward()
@@ -113,20 +117,25 @@ def backward(
     """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
     grads = [_fresh(t.shape, t.dtype) for t in (query, key, value)]
     grad_bias = None if bias is None else torch.zeros_like(bias)
-    if not problem.bound.terms or query.numel() == 0 or key.numel() == 0:
+    if _sees_nothing(problem) or query.numel() == 0 or key.numel() == 0:
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
-    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
+    total = None
+    if isinstance(problem.pattern, Expiry) and bias is not None:
+        total = torch.zeros(bias.shape, dtype=lse.dtype)
+    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed, total)
     delta = torch.empty_like(lse)
     grad_lse = grad_lse.to(lse.dtype).contiguous()
     call.set_gradients(_strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads))
     partial = None
-    if bias is not None:
+    if bias is not None and total is None:
         tiles = prod(len(axis.begin) - 1 for axis in plan(problem.bound, _lanes(problem.dtype)).forward.axes)
         chunks = min(tiles, _BIAS_CHUNKS)
         partial = torch.zeros((problem.batch, problem.heads, chunks, *bias.shape[1:]), dtype=lse.dtype)
         call.set_bias_gradient(partial.data_ptr(), chunks)
     call.backward()
-    if bias is not None and partial is not None:
+    if bias is not None and total is not None:
+        grad_bias = total.to(bias.dtype)
+    elif bias is not None and partial is not None:
         grad_bias = partial.sum(dim=(0, 2)).to(bias.dtype)
     return grads[0], grads[1], grads[2], grad_bias
 
@@ -136,6 +145,12 @@ def _fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     if tensor.nbytes >= _MAPPED:
         _cpu.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
     return tensor
+
+
+def _sees_nothing(problem: Problem) -> bool:
+    if isinstance(problem.pattern, Expiry):
+        return 0 in problem.grid_kv
+    return not problem.bound.terms
 
 
 def _lanes(dtype: torch.dtype) -> int:
@@ -188,19 +203,23 @@ def _call(
     bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
+    grad_key_bias: torch.Tensor | None = None,
 ) -> tuple[Any, list[torch.Tensor]]:
     """A call with everything but gradients set, and the tensors that must outlive it."""
     shape = [problem.batch, problem.heads, problem.kv_heads, problem.head_dim, problem.value_dim]
-    relation = _relation(problem.bound, _lanes(problem.dtype))
+    lives = isinstance(problem.pattern, Expiry)
+    relation = _bare(problem.grid[0], problem.grid_kv[0]) if lives else _relation(problem.bound, _lanes(problem.dtype))
     isa = os.environ.get("WINDEYE_ISA", "")
     call = _cpu.Call(relation, _TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
     call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), lse.data_ptr())
-    alive = []
+    alive: list[torch.Tensor] = []
     if key_padding is not None:
         hidden = key_padding.contiguous()
         alive.append(hidden)
         call.set_key_padding(hidden.data_ptr())
-    if bias is not None:
+    if isinstance(problem.pattern, Expiry):
+        alive += _set_lifetimes(call, problem, problem.pattern, bias, grad_key_bias)
+    elif bias is not None:
         check_reach(problem.bound, bias.shape[1:])
         table = bias.detach().to(lse.dtype).contiguous()
         alive.append(table)
@@ -209,6 +228,23 @@ def _call(
         assert seed is not None
         call.set_dropout(problem.dropout_p, threshold(problem.dropout_p), int(seed.item()) & 0xFFFFFFFF)
     return call, alive
+
+
+def _bare(queries: int, keys: int) -> Any:
+    """A relation without tables, for its sizes only."""
+    return _cpu.Relation([1, 1, queries], [1, 1, keys], [1] * AXES)
+
+
+def _set_lifetimes(
+    call: Any, problem: Problem, pattern: Expiry, bias: torch.Tensor | None, grad_bias: torch.Tensor | None
+) -> list[torch.Tensor]:
+    planes = pattern.planes.contiguous()
+    row = planes.new_empty(1, 1, dtype=problem.lse_dtype)
+    if bias is not None:
+        row = bias.detach().to(problem.lse_dtype).contiguous()
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (bias if bias is None else row, grad_bias)]
+    call.set_lifetimes(planes.data_ptr(), planes.shape[0], planes.shape[1], addresses[0], row.shape[1], addresses[1])
+    return [planes, row]
 
 
 def _strides(tensor: torch.Tensor) -> list[int]:

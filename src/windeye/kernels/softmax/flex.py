@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from windeye.kernels.softmax.problem import Problem
-from windeye.patterns import Bound
+from windeye.patterns import Bound, Lifetimes
 
 name = "flex"
 
@@ -53,9 +53,13 @@ def attend(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compiled once per pattern and shape; the first call of a process takes seconds."""
     q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))
-    mask = _cached_mask(problem.bound, problem.device)
-    if key_padding is not None:
-        mask = _with_padding(mask, key_padding.reshape(problem.batch, -1))
+    bound = problem.bound
+    if isinstance(bound, Lifetimes):
+        mask = _lifetimes_mask(problem, bound, key_padding)
+    elif key_padding is None:
+        mask = _cached_mask(bound, problem.device)
+    else:
+        mask = _with_padding(_cached_mask(bound, problem.device), key_padding.reshape(problem.batch, -1))
     run = _flex_attention() if torch.compiler.is_compiling() else _compiled()
     options = {"block_mask": mask, "scale": problem.scale, "enable_gqa": problem.heads != problem.kv_heads}
     if problem.needs_lse or problem.device.type != "cpu":
@@ -93,6 +97,21 @@ def _flex_attention() -> Callable[..., Any]:
 @lru_cache(maxsize=64)
 def _cached_mask(bound: Bound, device: torch.device) -> Any:
     return block_mask(bound, device)
+
+
+def _lifetimes_mask(problem: Problem, bound: Lifetimes, hidden: torch.Tensor | None) -> Any:
+    """Not cached, as it depends on data; torch makes it through a dense mask of one byte per pair."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    allowed = bound.mask_mod(problem.device, problem.heads)
+
+    def shown(batch: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
+        assert hidden is not None
+        return allowed(batch, head, query, key) & ~hidden[batch, key]
+
+    mask_mod = allowed if hidden is None else shown
+    sizes = (problem.batch, problem.heads, bound.tokens, bound.tokens_kv)
+    return create_block_mask(mask_mod, *sizes, device=str(problem.device), BLOCK_SIZE=BLOCK)
 
 
 def block_mask(bound: Bound, device: torch.device | str = "cpu") -> Any:

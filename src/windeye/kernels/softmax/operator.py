@@ -1,11 +1,13 @@
 """Native kernels as torch operators: autograd, fake tensors and a clear word about vmap, once for all of them.
 
 A native kernel (C++ now, Triton later) has a forward and a backward that autograd cannot see into. Patterns cross the
-operator boundary as their spec, which compiled graphs keep as a constant.
+operator boundary as their spec, which compiled graphs keep as a constant; patterns that depend on data bring their
+tensors along as operands, so that new data is a new input and not a new graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -57,11 +59,12 @@ def _problem(
     bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
     pattern: str,
+    tables: Sequence[torch.Tensor],
     scale: float,
     dropout_p: float,
 ) -> Problem:
     return problem_of(
-        from_spec(pattern),
+        from_spec(pattern, tables),
         query,
         key,
         value,
@@ -81,12 +84,13 @@ def attend(
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
     pattern: str,
+    tables: Sequence[torch.Tensor],
     scale: float,
     dropout_p: float,
     kernel: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)`` of one problem on a native kernel."""
-    problem = _problem(query, key, value, bias, key_padding, pattern, scale, dropout_p)
+    problem = _problem(query, key, value, bias, key_padding, pattern, tables, scale, dropout_p)
     return KERNELS[kernel].forward(problem, query, key, value, bias, key_padding, seed)
 
 
@@ -114,12 +118,13 @@ def attend_backward(
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
     pattern: str,
+    tables: Sequence[torch.Tensor],
     scale: float,
     dropout_p: float,
     kernel: str,
 ) -> list[torch.Tensor]:
-    """Gradients of query, key, value and, when there is one, of the bias table."""
-    problem = _problem(query, key, value, bias, key_padding, pattern, scale, dropout_p)
+    """Gradients of query, key, value and, when there is one, of the bias."""
+    problem = _problem(query, key, value, bias, key_padding, pattern, tables, scale, dropout_p)
     grads = KERNELS[kernel].backward(problem, query, key, value, bias, key_padding, seed, out, lse, grad_out, grad_lse)
     return [grad for grad in grads if grad is not None]
 
@@ -137,18 +142,21 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, bias, key_padding, seed, pattern, scale, dropout_p, kernel = inputs
-    ctx.save_for_backward(query, key, value, bias, key_padding, seed, *output)
-    ctx.options = (pattern, scale, dropout_p, kernel)
+    query, key, value, bias, key_padding, seed, pattern, tables, scale, dropout_p, kernel = inputs
+    ctx.save_for_backward(query, key, value, bias, key_padding, seed, *output, *tables)
+    ctx.options = (scale, dropout_p, kernel)
+    ctx.pattern = pattern
 
 
 def _backward(ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | None) -> tuple[Any, ...]:
-    query, key, value, bias, key_padding, seed, out, lse = ctx.saved_tensors
+    query, key, value, bias, key_padding, seed, out, lse, *tables = ctx.saved_tensors
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     grad_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
-    grads = attend_backward(query, key, value, bias, key_padding, seed, out, lse, grad_out, grad_lse, *ctx.options)
+    grads = attend_backward(
+        query, key, value, bias, key_padding, seed, out, lse, grad_out, grad_lse, ctx.pattern, tables, *ctx.options
+    )
     dbias = grads[3] if bias is not None else None
-    return grads[0], grads[1], grads[2], dbias, None, None, None, None, None, None
+    return grads[0], grads[1], grads[2], dbias, None, None, None, [None] * len(tables), None, None, None
 
 
 def _no_double_backward(_ctx: Any, *_grads: Any) -> NoReturn:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from windeye.patterns import Bound, Pattern
+from windeye.patterns import Bound, Expiry, Pattern
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -132,6 +132,40 @@ def check_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> No
         raise ValueError(
             f"bias needs equal query and key grids, got {tuple(query.shape[1:-2])} and {tuple(key.shape[1:-2])}"
         )
+
+
+def check_lifetimes(pattern: Expiry, query: torch.Tensor, key: torch.Tensor) -> None:
+    """A table of key lifetimes must fit the batch, the heads and the keys of the tensors."""
+    if query.dim() != 4:
+        raise ValueError(f"Expiry is a pattern of sequences, but query has {query.dim() - 3} grid axes")
+    batch, heads, keys = pattern.planes.shape
+    if keys != key.shape[1]:
+        raise ValueError(f"table holds {keys} keys but key has {key.shape[1]}")
+    if batch not in (1, query.shape[0]):
+        raise ValueError(f"table has batch {batch} but query has {query.shape[0]}; it must be that or 1")
+    if heads == 0 or query.shape[2] % heads:
+        raise ValueError(f"table has {heads} heads, which do not divide the {query.shape[2]} heads of query")
+    if pattern.table.device != query.device:
+        raise ValueError(f"table is on {pattern.table.device} but query is on {query.device}")
+
+
+def check_key_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
+    """A number per key, [batch, heads, keys], that is added to its logits; as many heads as key or more."""
+    if not isinstance(bias, torch.Tensor):
+        raise TypeError(f"bias must be a torch.Tensor, got {type(bias).__name__}")
+    batch, keys, kv_heads, heads = key.shape[0], key.shape[1], key.shape[2], query.shape[2]
+    if bias.dim() != 3 or bias.shape[0] != batch or bias.shape[2] != keys:
+        raise ValueError(
+            f"with lifetimes bias must be [batch {batch}, heads, keys {keys}], one number per key, "
+            f"got shape {tuple(bias.shape)}"
+        )
+    if bias.shape[1] == 0 or bias.shape[1] % kv_heads or heads % bias.shape[1]:
+        raise ValueError(
+            f"bias has {bias.shape[1]} heads; it must be a multiple of the {kv_heads} heads of key that divides the "
+            f"{heads} heads of query"
+        )
+    if bias.dtype not in DTYPES or bias.device != query.device:
+        raise TypeError(f"bias must be floating point on {query.device}, got {bias.dtype} on {bias.device}")
 
 
 def check_key_padding(key_padding: torch.Tensor, key: torch.Tensor) -> None:

@@ -14,7 +14,8 @@ import torch
 
 from windeye.kernels.softmax.dropout import keep_mask
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
-from windeye.patterns import Bound, from_spec
+from windeye.patterns import Bound, Expiry, from_spec
+from windeye.patterns.lifetimes import visible
 
 name = "reference"
 
@@ -47,9 +48,8 @@ def attend(
     # Heads go first and the products are matrix products of slices: one query's NaN stays in its own row.
     logits = problem.scale * torch.einsum("bqhd,bkhd->bhqk", q, k)
     if bias is not None:
-        logits = logits + dense_bias(problem, bias.to(wide))
-    allowed = torch.ops.windeye.mask(problem.pattern.spec, list(problem.grid), list(problem.grid_kv), query.device)
-    allowed = allowed[None, None]
+        logits = logits + _dense_bias(problem, bias.to(wide))
+    allowed = _allowed(problem)
     if key_padding is not None:
         allowed = allowed & ~key_padding.reshape(problem.batch, 1, 1, tokens_kv)
     logits = logits.masked_fill(~allowed, -torch.inf)
@@ -62,16 +62,27 @@ def attend(
         assert seed is not None
         weights = weights * keep_mask(seed, problem, query.device).to(wide) / (1.0 - problem.dropout_p)
     # A hidden value may be NaN; zero times NaN would leak it into rows that do not see it.
-    unseen = ~allowed.any(dim=-2)
-    v = v.masked_fill(unseen.expand(problem.batch, 1, tokens_kv).reshape(problem.batch, tokens_kv, 1, 1), 0.0)
+    v = v.masked_fill(~allowed.any(dim=-2).transpose(1, 2)[..., None], 0.0)
     out = torch.einsum("bhqk,bkhd->bqhd", weights, v)
     lse = lse.masked_fill(~seen, -torch.inf)
     shape = (problem.batch, *problem.grid, problem.heads)
     return out.reshape(*shape, problem.value_dim).to(query.dtype), lse.transpose(1, 2).reshape(shape)
 
 
-def dense_bias(problem: Problem, bias: torch.Tensor) -> torch.Tensor:
-    """The relative table spread out to [heads, queries, keys]; entries without an offset in the table are zero."""
+def _allowed(problem: Problem) -> torch.Tensor:
+    """Who sees whom, bool [batch or 1, heads or 1, queries, keys]."""
+    pattern = problem.pattern
+    if isinstance(pattern, Expiry):
+        relations = visible(pattern.planes, problem.grid[0])
+        return relations.repeat_interleave(problem.heads // relations.shape[1], dim=1)
+    return torch.ops.windeye.mask(pattern.spec, list(problem.grid), list(problem.grid_kv), problem.device)[None, None]
+
+
+def _dense_bias(problem: Problem, bias: torch.Tensor) -> torch.Tensor:
+    """A number per key as [batch, heads, 1, keys]; or the relative table spread out to [heads, queries, keys], where
+    pairs without an offset in the table get zero."""
+    if isinstance(problem.pattern, Expiry):
+        return bias.repeat_interleave(problem.heads // bias.shape[1], dim=1)[:, :, None]
     bound = problem.bound
     check_reach(bound, bias.shape[1:])
     index, known = _bias_index(bound, tuple(bias.shape[1:]))
