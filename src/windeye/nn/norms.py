@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 Norm = Literal["simple_rms", "rms", "layer", "none"]
 
@@ -22,6 +23,13 @@ class SimpleRMSNorm(nn.RMSNorm):
         super().__init__(dim, eps, elementwise_affine=False)
 
 
+class RMSNorm(nn.RMSNorm):
+    """``x / sqrt(mean(x^2) + eps) * weight``, in the type of the weight: autocast hands over narrower inputs."""
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return super().forward(x.to(self.weight.dtype))
+
+
 def norm_of(kind: Norm, dim: int, eps: float) -> nn.Module:
     """A norm by its name in a configuration.
 
@@ -31,7 +39,7 @@ def norm_of(kind: Norm, dim: int, eps: float) -> nn.Module:
     if kind == "simple_rms":
         return SimpleRMSNorm(dim, eps)
     if kind == "rms":
-        return nn.RMSNorm(dim, eps)
+        return RMSNorm(dim, eps)
     if kind == "layer":
         return nn.LayerNorm(dim, eps)
     if kind == "none":
