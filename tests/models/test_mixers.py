@@ -77,6 +77,14 @@ def test_padding_changes_nothing(layer, x, other):
     kit.assert_padding_invariant(layer, x, other)
 
 
+def test_not_even_nan_leaves_the_padding(layer, x, other):
+    padding = torch.arange(13) < torch.tensor([[4], [0], [12]])
+    out, state = layer(torch.where(padding[..., None], torch.nan, x), padding=padding, return_state=True)
+    expected, clean = layer(x, padding=padding, return_state=True)
+    assert torch.equal(out, expected)
+    assert torch.equal(layer(other, state=state), layer(other, state=clean))
+
+
 def test_lengths_are_padding_on_the_right(layer, x, other):
     kit.assert_lengths_are_padding_on_the_right(layer, x, other)
 
