@@ -12,8 +12,10 @@ from torch import Tensor
 class State(Protocol):
     """A cache or a recurrent state of a batch of sequences."""
 
-    seen: Tensor
-    """Tokens that each sequence has been through, int64 [batch], padding counted."""
+    @property
+    def seen(self) -> Tensor:
+        """Tokens that each sequence has been through, int64 [batch]."""
+        ...
 
     @property
     def nbytes(self) -> int:
@@ -32,8 +34,16 @@ class State(Protocol):
         """A state of the sequences ``index``, each as often as it is named; independent of this one."""
         ...
 
+    def repeat(self, times: int) -> Self:
+        """Each sequence ``times`` times in a row."""
+        ...
+
     def reorder(self, index: Tensor) -> None:
         """Put sequence ``index[i]`` in place ``i``, as beam search does between steps."""
+        ...
+
+    def crop(self, tokens: int) -> Self:
+        """The state after the first ``tokens`` tokens, or a ValueError that says why it is lost."""
         ...
 
     def check_integrity(self) -> None:

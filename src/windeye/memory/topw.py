@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from windeye.memory.tensors import TensorState
 from windeye.ops import attend, topw_expiry
 from windeye.patterns import Expiry
 from windeye.patterns.pattern import is_int
@@ -18,12 +18,13 @@ EMPTY = -1
 
 
 @dataclass
-class TopwCache:
+class TopwCache(TensorState):
     """Keys, values and scores of the ``w`` best tokens so far, for each head: exact, and of constant size.
 
     A key that was dropped never returns, so that nothing else of the past can matter to later queries: a step over the
     cache equals the row of a pass over the whole sequence, for every way to cut the sequence into steps. Where
-    several score heads share a key head each keeps keys of its own. Implements `windeye.memory.State`.
+    several score heads share a key head each keeps keys of its own. Unlike other states it changes in place, and ``seen``
+    counts padded tokens too: they hold places in the order of the sequence.
 
     Source: dma spec, properties 1 and 4.
 
@@ -47,7 +48,6 @@ class TopwCache:
     """-inf in places that are empty."""
     position: Int[Tensor, "batch heads w"]
     """Where in the sequence each entry stood; `EMPTY` in places that are empty. In no order."""
-    seen: Int[Tensor, " batch"]
     window: int | None = None
 
     @classmethod
@@ -76,12 +76,12 @@ class TopwCache:
                 raise ValueError(f"{name} must be an integer of at least 1, got {number!r}")
         batch, heads = key.shape[0], _heads(key, score)
         return cls(
-            key.new_zeros(batch, w, heads, key.shape[-1]),
-            value.new_zeros(batch, w, heads, value.shape[-1]),
-            score.new_full((batch, heads, w), -torch.inf),
-            torch.full((batch, heads, w), EMPTY, device=key.device),
-            torch.zeros(batch, dtype=torch.int64, device=key.device),
-            window,
+            seen=torch.zeros(batch, dtype=torch.int64, device=key.device),
+            key=key.new_zeros(batch, w, heads, key.shape[-1]),
+            value=value.new_zeros(batch, w, heads, value.shape[-1]),
+            score=score.new_full((batch, heads, w), -torch.inf),
+            position=torch.full((batch, heads, w), EMPTY, device=key.device),
+            window=window,
         )
 
     def step(
@@ -202,28 +202,9 @@ class TopwCache:
                 f"made for {heads}"
             )
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of the cache: constant, whatever was seen."""
-        return sum(t.numel() * t.element_size() for t in self._tensors().values())
-
-    def detach(self) -> Self:
-        return self._with(lambda t: t.detach())
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        return self._with(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None))
-
-    def select(self, index: Int[Tensor, " chosen"]) -> Self:
-        return self._with(lambda t: t.index_select(0, index))
-
-    def reorder(self, index: Int[Tensor, " batch"]) -> None:
-        if index.shape != self.seen.shape:
-            raise ValueError(f"index must name {self.seen.shape[0]} sequences, got {tuple(index.shape)}")
-        for name, tensor in self.select(index)._tensors().items():
-            setattr(self, name, tensor)
-
     def check_integrity(self) -> None:
         """Entries are distinct tokens that were seen; empty places rank below all; heads hold equally many."""
+        super().check_integrity()
         filled = self.position != EMPTY
         assert (self.position < self.seen[:, None, None]).all(), "an entry stands after what was seen"
         assert torch.isneginf(self.score[~filled]).all(), "an empty place has a score"
@@ -233,12 +214,6 @@ class TopwCache:
         ordered = self.position.sort(dim=-1).values
         twice = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] != EMPTY)
         assert not twice.any(), "a token is kept twice"
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "window"}
-
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Self:
-        return type(self)(**{name: change(tensor) for name, tensor in self._tensors().items()}, window=self.window)
 
 
 def _heads(key: Tensor, score: Tensor) -> int:

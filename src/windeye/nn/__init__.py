@@ -1,9 +1,30 @@
-"""Layers: attention modules that own their projections."""
+"""Layers: attention modules that own their projections, sequence mixers with a state, and what stands between them."""
 
+from windeye.nn.attention import CausalAttention
+from windeye.nn.convolution import GatedShortConvolution, ProductConvolution
+from windeye.nn.glu import GatedLinearUnit
+from windeye.nn.lightning import LightningAttention
+from windeye.nn.mixer import SequenceMixer
 from windeye.nn.neighborhood import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from windeye.nn.norms import SimpleRMSNorm
+from windeye.nn.rotary import LearnedRotary
+from windeye.nn.taylor import TaylorLinearAttention
 
-__all__ = ["NeighborhoodAttention1d", "NeighborhoodAttention2d", "NeighborhoodAttention3d"]
+__all__ = [
+    "CausalAttention",
+    "GatedLinearUnit",
+    "GatedShortConvolution",
+    "LearnedRotary",
+    "LightningAttention",
+    "NeighborhoodAttention1d",
+    "NeighborhoodAttention2d",
+    "NeighborhoodAttention3d",
+    "ProductConvolution",
+    "SequenceMixer",
+    "SimpleRMSNorm",
+    "TaylorLinearAttention",
+]

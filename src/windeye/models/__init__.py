@@ -1,0 +1,44 @@
+"""Whole networks: decoders of any mixers, published sizes by name, official weights, generation."""
+
+from windeye.models.based import based
+from windeye.models.decoder import DecoderConfig, DecoderLM
+from windeye.models.generate import generate
+from windeye.models.mixers import (
+    MIXERS,
+    AttentionSpec,
+    ConvolutionSpec,
+    LightningSpec,
+    MixerSpec,
+    ProductConvolutionSpec,
+    TaylorSpec,
+    mixer,
+)
+from windeye.models.registry import create, names, register
+from windeye.models.sampling import Sampling
+from windeye.models.tnl import tnl
+from windeye.models.transformer import transformer
+from windeye.models.weights import LoadReport, WeightMap, read_checkpoint
+
+__all__ = [
+    "MIXERS",
+    "AttentionSpec",
+    "ConvolutionSpec",
+    "DecoderConfig",
+    "DecoderLM",
+    "LightningSpec",
+    "LoadReport",
+    "MixerSpec",
+    "ProductConvolutionSpec",
+    "Sampling",
+    "TaylorSpec",
+    "WeightMap",
+    "based",
+    "create",
+    "generate",
+    "mixer",
+    "names",
+    "read_checkpoint",
+    "register",
+    "tnl",
+    "transformer",
+]

@@ -1,0 +1,181 @@
+"""Sequence mixers as data: what a configuration says of a layer, and how the layer is built from it.
+
+A new mixer registers a frozen dataclass whose defaults build on any width that is a multiple of 4; it then works in
+every decoder and passes through the tests that all mixers share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from windeye.kernels.recurrence.decay import Convention, alibi_slopes, retnet_rates, tnl_rates
+from windeye.nn import (
+    CausalAttention,
+    GatedShortConvolution,
+    LightningAttention,
+    ProductConvolution,
+    SequenceMixer,
+    TaylorLinearAttention,
+)
+from windeye.nn.activations import Activation
+from windeye.nn.lightning import Gate
+from windeye.nn.norms import Norm
+
+Rates = Literal[Convention, "alibi", "retnet", "none"]
+
+
+class MixerSpec(Protocol):
+    """A frozen dataclass that builds a layer."""
+
+    kind: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:
+        """The mixer of layer number ``layer`` (from 0) of ``layers``."""
+        ...
+
+
+MIXERS: dict[str, type[MixerSpec]] = {}
+"""Every registered kind of mixer."""
+
+T = TypeVar("T", bound=type[MixerSpec])
+
+
+def mixer(kind: str) -> Callable[[T], T]:
+    """Register a kind of mixer under its name in configurations.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(spec: T) -> T:
+        if kind in MIXERS:
+            raise ValueError(f"mixer {kind!r} is registered twice")
+        spec.kind = kind
+        MIXERS[kind] = spec
+        return spec
+
+    return register
+
+
+def mixer_to_dict(spec: MixerSpec) -> dict[str, Any]:
+    """
+    Example:
+        >>> mixer_to_dict(TaylorSpec(heads=2))
+        {'kind': 'taylor', 'heads': 2, 'feature_dim': 16, 'head_dim': None}
+    """
+    return {"kind": spec.kind, **asdict(spec)}
+
+
+def mixer_from_dict(settings: dict[str, Any]) -> MixerSpec:
+    """
+    Raises:
+        ValueError: an unknown kind.
+    """
+    settings = dict(settings)
+    kind = settings.pop("kind")
+    if kind not in MIXERS:
+        raise ValueError(f"unknown mixer {kind!r}; known are {', '.join(MIXERS)}")
+    return MIXERS[kind](**settings)
+
+
+@mixer("lightning")
+@dataclass(frozen=True)
+class LightningSpec:
+    """`windeye.nn.LightningAttention`. ``rates`` names a convention of `windeye.decay.tnl_rates`, or "alibi" (its
+    slopes in every layer), "retnet" or "none"."""
+
+    kind: ClassVar[str]
+    heads: int = 4
+    rates: Rates = "code"
+    lrpe: bool = False
+    hidden_dim: int | None = None
+    activation: Activation = "silu"
+    norm: Norm = "simple_rms"
+    norm_eps: float = 1e-6
+    gate: Gate = "linear"
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:
+        with torch.device("cpu"):  # rates are numbers, also of a model that is built on the meta device
+            rates = self._rates(layer, layers)
+        return LightningAttention(
+            dim, self.heads, rates, hidden_dim=self.hidden_dim, lrpe=self.lrpe,
+            activation=self.activation, norm=self.norm, norm_eps=self.norm_eps, gate=self.gate,
+        )  # fmt: skip
+
+    def _rates(self, layer: int, layers: int) -> Float[Tensor, " heads"] | None:
+        if self.rates == "none":
+            return None
+        if self.rates == "alibi":
+            return alibi_slopes(self.heads)
+        if self.rates == "retnet":
+            return retnet_rates(self.heads)
+        if self.rates not in get_args(Convention):
+            known = ", ".join((*get_args(Convention), "alibi", "retnet", "none"))
+            raise ValueError(f"rates must be one of {known}, got {self.rates!r}")
+        return tnl_rates(self.heads, layer, layers, self.rates)
+
+
+@mixer("taylor")
+@dataclass(frozen=True)
+class TaylorSpec:
+    """`windeye.nn.TaylorLinearAttention`."""
+
+    kind: ClassVar[str]
+    heads: int = 4
+    feature_dim: int = 16
+    head_dim: int | None = None
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        return TaylorLinearAttention(dim, self.heads, self.feature_dim, head_dim=self.head_dim)
+
+
+@mixer("attention")
+@dataclass(frozen=True)
+class AttentionSpec:
+    """`windeye.nn.CausalAttention`: over everything, or over a sliding window."""
+
+    kind: ClassVar[str]
+    heads: int = 4
+    window: int | None = None
+    kv_heads: int | None = None
+    rotary_base: float | None = 10000.0
+    bias: bool = False
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        return CausalAttention(
+            dim, self.heads, self.window, kv_heads=self.kv_heads, rotary_base=self.rotary_base, bias=self.bias
+        )
+
+
+@mixer("convolution")
+@dataclass(frozen=True)
+class ConvolutionSpec:
+    """`windeye.nn.GatedShortConvolution`."""
+
+    kind: ClassVar[str]
+    kernel_size: int = 3
+    expand: int = 4
+    conv_bias: bool = False
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        return GatedShortConvolution(dim, self.kernel_size, expand=self.expand, conv_bias=self.conv_bias)
+
+
+@mixer("product_convolution")
+@dataclass(frozen=True)
+class ProductConvolutionSpec:
+    """`windeye.nn.ProductConvolution`."""
+
+    kind: ClassVar[str]
+    kernel_size: int = 3
+    activation: Activation = "none"
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        return ProductConvolution(dim, self.kernel_size, activation=self.activation)

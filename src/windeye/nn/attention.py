@@ -1,0 +1,96 @@
+"""Causal softmax attention with its projections: over everything, or over a sliding window."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from windeye.memory import KeyValueState, State
+from windeye.nn.mixer import SequenceMixer, check_count, check_divides, expect, positions
+from windeye.nn.rotary import rotate
+from windeye.ops import attend
+from windeye.patterns import Causal, Sliding
+
+
+class CausalAttention(SequenceMixer):
+    """``out_proj(softmax(q k^T / sqrt(head_dim)) v)`` over the past, or over its last ``window`` tokens.
+
+    Args:
+        dim: channels in and out.
+        heads: query heads; ``dim`` is a multiple of it.
+        window: keys that a query sees, itself counted; the state stops growing after ``window - 1`` tokens. None sees
+            all of the past.
+        kv_heads: heads of keys and values, a divisor of ``heads``; default as many.
+        rotary_base: base of the rotary positions (halves) on queries and keys; None leaves positions out.
+        bias: whether the projections have biases.
+
+    Differs from: the official code of Based, whose ``window_size`` of 256 is halved and counts keys before the query:
+    128 of them and itself, which is ``window=129`` here.
+
+    Raises:
+        ValueError, TypeError: sizes do not fit.
+
+    Source: based spec; equal to the official layer, see tests/nn/test_based_layers.py.
+
+    Example:
+        >>> import torch
+        >>> layer = CausalAttention(32, heads=4, window=8)
+        >>> out, state = layer(torch.randn(2, 50, 32), return_state=True)
+        >>> state.key.shape
+        torch.Size([2, 7, 4, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        window: int | None = None,
+        *,
+        kv_heads: int | None = None,
+        rotary_base: float | None = 10000.0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(dim)
+        self.heads = heads
+        self.head_dim = check_divides(heads, dim, "dim")
+        self.kv_heads = heads if kv_heads is None else check_count("kv_heads", kv_heads)
+        if heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} must divide heads {heads}")
+        self.window = None if window is None else check_count("window", window)
+        if rotary_base is not None and self.head_dim % 2:
+            raise ValueError(f"rotary positions need an even head_dim, got {self.head_dim}; use rotary_base=None")
+        self.rotary_base = rotary_base
+        self.pattern = Causal() if window is None else Sliding(window)
+        self.qkv_proj = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
+        self.out_proj = nn.Linear(dim, dim, bias=bias)
+
+    def mix(
+        self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
+    ) -> tuple[Float[Tensor, "batch n dim"], KeyValueState]:
+        past = expect(state, KeyValueState)
+        heads = (self.heads, self.kv_heads, self.kv_heads)
+        query, key, value = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim)).split(heads, dim=-2)
+        if self.rotary_base is not None:
+            where = positions(x, past)
+            query, key = rotate(query, where, self.rotary_base), rotate(key, where, self.rotary_base)
+        if past is None:
+            # Padding stands on the right, where no real query looks.
+            out = attend(query, key, value, self.pattern)
+            past = KeyValueState.empty(key, value, self.window)
+        else:
+            keys, values, hidden = past.followed_by(key, value)
+            out = attend(query, keys, values, self.pattern, key_padding=hidden)
+        return self.out_proj(out.flatten(-2)), past.append(key, value, lengths)
+
+    def state_bytes(self, n: int) -> int:
+        """``2 min(n, window - 1) kv_heads head_dim`` numbers."""
+        kept = n if self.window is None else min(n, self.window - 1)
+        return 2 * kept * self.kv_heads * self.head_dim * self.itemsize
+
+    def extra_repr(self) -> str:
+        shown = [str(self.dim), f"heads={self.heads}"]
+        if self.window is not None:
+            shown.append(f"window={self.window}")
+        if self.kv_heads != self.heads:
+            shown.append(f"kv_heads={self.kv_heads}")
+        return ", ".join([*shown, f"rotary_base={self.rotary_base}"])

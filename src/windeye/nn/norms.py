@@ -1,0 +1,47 @@
+"""Normalisation of token vectors."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Norm = Literal["simple_rms", "rms", "layer", "none"]
+
+
+class SimpleRMSNorm(nn.RMSNorm):
+    """``x / sqrt(mean(x^2) + eps)``, without parameters (TransNormerLLM).
+
+    Example:
+        >>> import torch
+        >>> SimpleRMSNorm(2)(torch.tensor([-30.0, 40.0]))
+        tensor([-0.8485,  1.1314])
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__(dim, eps, elementwise_affine=False)
+
+
+class RMSNorm(nn.RMSNorm):
+    """``x / sqrt(mean(x^2) + eps) * weight``, in the type of the weight: autocast hands over narrower inputs."""
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return super().forward(x.to(self.weight.dtype))
+
+
+def norm_of(kind: Norm, dim: int, eps: float) -> nn.Module:
+    """A norm by its name in a configuration.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if kind == "simple_rms":
+        return SimpleRMSNorm(dim, eps)
+    if kind == "rms":
+        return RMSNorm(dim, eps)
+    if kind == "layer":
+        return nn.LayerNorm(dim, eps)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
