@@ -128,7 +128,7 @@ def test_apt_lists_that_were_never_fetched_are_hinted_at(declare: Declare, downl
 
 
 def test_without_pip_the_reason_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(fetch.PathFinder, "find_spec", lambda _: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceFailed, match="ensurepip"):
         fetch.pip_command()

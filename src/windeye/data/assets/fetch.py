@@ -15,6 +15,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from windeye.data.assets.archives import ArchiveError, extract, relative_to
@@ -75,7 +76,8 @@ def _last_complaint(log: str) -> str:
 
 def pip_command() -> list[str]:
     """How to call pip: this interpreter's own, or one on the path (environments made by other tools have none)."""
-    if importlib.util.find_spec("pip") is not None:
+    # Asked of the path alone: setuptools answers a search for pip by taking distutils away from whoever imported it.
+    if PathFinder.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
     for name in ("pip", "pip3"):
         if program := shutil.which(name):
