@@ -23,8 +23,8 @@ class TopwCache(TensorState):
 
     A key that was dropped never returns, so that nothing else of the past can matter to later queries: a step over the
     cache equals the row of a pass over the whole sequence, for every way to cut the sequence into steps. Where
-    several score heads share a key head each keeps keys of its own. Unlike other states it changes in place, and ``seen``
-    counts padded tokens too: they hold places in the order of the sequence.
+    several score heads share a key head each keeps keys of its own. Unlike other states it changes in place, and
+    ``seen`` counts padded tokens too: they hold places in the order of the sequence.
 
     Source: dma spec, properties 1 and 4.
 
