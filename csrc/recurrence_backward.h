@@ -287,13 +287,17 @@ template <class T> void grad_decay_of(const Problem &p, int64_t number, int head
     const Sequence &s = p.sequences[number];
     const T *rows = static_cast<const T *>(p.decay_rows), *columns = static_cast<const T *>(p.decay_columns);
     const T *log_decay = static_cast<const T *>(p.log_decay);
-    double sum = p.decay_tail ? double(static_cast<const T *>(p.decay_tail)[number * p.heads + head]) : 0.0;
+    const int64_t pair = number * p.heads + head;
+    double sum = p.decay_tail ? double(static_cast<const T *>(p.decay_tail)[pair]) : 0.0, total = 0.0;
+    T *grad = static_cast<T *>(p.grad_decay);
+    const auto forgets = [](T g) { return g == -std::numeric_limits<T>::infinity(); };
     for (int64_t token = s.stop - 1; token >= s.start; --token) {
         const int64_t at = (s.batch * p.tokens + token) * p.heads + head;
         sum += double(rows[at]) - double(columns[at]);
-        const T g = log_decay[p.decay == DecayKind::head ? head : at];
-        static_cast<T *>(p.grad_decay)[at] = g == -std::numeric_limits<T>::infinity() ? T(0) : T(sum);
+        total += sum;
+        if (p.decay == DecayKind::token) grad[at] = forgets(log_decay[at]) ? T(0) : T(sum);
     }
+    if (p.decay == DecayKind::head) grad[pair] = forgets(log_decay[head]) ? T(0) : T(total);
 }
 
 template <class S> void backward_as(const Problem &p) {

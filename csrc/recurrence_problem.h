@@ -48,8 +48,8 @@ struct Problem {
     const void *initial_state = nullptr, *grad_final = nullptr;
     void *final_state = nullptr, *grad_initial = nullptr;
 
-    // Gradient of the log-decay: T [batch, tokens, heads] three times, the first two are scratch; `decay_tail` is
-    // <final state, its gradient>, T [sequences, heads].
+    // Gradient of the log-decay, where it is wanted: T [batch, tokens, heads], or [sequences, heads] for one decay per
+    // head; the scratch of rows and columns is per token. `decay_tail` is <final state, its gradient>, T [sequences, heads].
     void *decay_rows = nullptr, *decay_columns = nullptr, *grad_decay = nullptr;
     const void *decay_tail = nullptr;
 

@@ -190,13 +190,14 @@ def _inputs(case: Case, tokens: int, *, grad: bool) -> tuple[Tensor, Tensor, Ten
 
 def _linear(case: Case, tokens: int, backend: str) -> Callable[[], None]:
     q, k, v, decay = _inputs(case, tokens, grad=True)
+    leaves = [q, k, v] if decay is None or not decay.requires_grad else [q, k, v, decay]
 
     def step() -> None:
         out = linear_attention(
             q, k, v, log_decay=decay, feature_map=case.feature_map, normalize=case.normalize, form="chunk",
             backend=backend,
         )  # fmt: skip
-        torch.autograd.backward(out, out.detach())
+        torch.autograd.grad(out, leaves, out.detach())
 
     return step
 
@@ -208,7 +209,7 @@ def _dense(case: Case, tokens: int) -> Callable[[], None]:
 
     def step() -> None:
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        torch.autograd.backward(out, out.detach())
+        torch.autograd.grad(out, (q, k, v), out.detach())
 
     return step
 

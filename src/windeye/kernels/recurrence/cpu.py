@@ -114,16 +114,17 @@ def backward(
     call, _alive = _call(problem, query, key, value, log_decay, cu_seqlens, lengths, out, denominator)
     call.set_states(_address(initial), 0)
     call.set_gradients(_strides(grad_out), *(_strides(grad) for grad in grads), _address(pull), _address(grad_initial))
-    per_token = None
+    grad_decay = None
     if log_decay is not None:
-        rows, columns = (torch.empty(query.shape[:3], dtype=wide) for _ in range(2))
-        per_token = torch.zeros(query.shape[:3], dtype=wide)
-        tail = None if pull is None else (state * pull).sum(dim=(-1, -2)).contiguous()
-        call.set_decay_gradient(_address(rows), _address(columns), _address(per_token), _address(tail))
+        per_head = log_decay.dim() == 1
+        grad_decay = torch.zeros(problem.state_shape[:2] if per_head else log_decay.shape, dtype=wide)
+        if problem.needs_decay_grad:
+            rows, columns = (torch.empty(query.shape[:3], dtype=wide) for _ in range(2))
+            tail = None if pull is None else (state * pull).sum(dim=(-1, -2)).contiguous()
+            call.set_decay_gradient(_address(rows), _address(columns), _address(grad_decay), _address(tail))
     call.backward()
-    if log_decay is not None and per_token is not None:
-        shared = per_token.sum(dim=(0, 1), dtype=torch.float64) if log_decay.dim() == 1 else per_token
-        grads.append(shared.to(log_decay.dtype))
+    if log_decay is not None and grad_decay is not None:
+        grads.append((grad_decay.sum(0) if log_decay.dim() == 1 else grad_decay).to(log_decay.dtype))
     if grad_initial is not None:
         grads.append(grad_initial)
     return grads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 import torch
@@ -127,6 +128,7 @@ def linear_attention_backward(
     denominator: torch.Tensor,
     grad_out: torch.Tensor,
     grad_state: torch.Tensor | None,
+    needs_decay_grad: bool,
     feature_map: str | None,
     normalize: bool,
     scale: float,
@@ -135,7 +137,10 @@ def linear_attention_backward(
     kernel: str,
 ) -> list[torch.Tensor]:
     """Gradients of query, key, value and, where there are such inputs, of the log-decay and the initial state."""
-    problem = _problem(query, key, value, cu_seqlens, feature_map, normalize, scale, chunk_size, needs_state)
+    problem = replace(
+        _problem(query, key, value, cu_seqlens, feature_map, normalize, scale, chunk_size, needs_state),
+        needs_decay_grad=needs_decay_grad,
+    )
     return KERNELS[kernel].backward(
         problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths, out, state, denominator, grad_out,
         grad_state,
@@ -173,8 +178,9 @@ def _backward(
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     needs_state = ctx.options[4]
     grads = linear_attention_backward(
-        *inputs, out, state, denominator, grad_out, grad_state if needs_state else None, *ctx.options
-    )
+        *inputs, out, state, denominator, grad_out, grad_state if needs_state else None, ctx.needs_input_grad[3],
+        *ctx.options,
+    )  # fmt: skip
     rest = iter(grads)
     found = [None if t is None else next(rest) for t in inputs[:5]]
     return (*found, *[None] * 8)

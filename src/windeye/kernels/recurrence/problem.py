@@ -34,6 +34,8 @@ class Problem:
     dtype: torch.dtype
     device: torch.device
     needs_state: bool = True
+    needs_decay_grad: bool = True
+    """False where the log-decay is a constant: a kernel may then give zeros for its gradient."""
 
     @property
     def state_dtype(self) -> torch.dtype:
