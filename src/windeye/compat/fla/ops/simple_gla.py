@@ -33,7 +33,7 @@ def chunk_simple_gla(
         g, g_gamma: log-decay, at most 0, per token and head or per head; one of the two or none.
         scale: ``key_dim ** -0.5`` unless given.
         initial_state: [sequences, heads, key_dim, value_dim], the last two swapped with ``state_v_first``.
-        cu_seqlens, cu_seqlens_cpu: bounds of sequences packed into batch 1; the copy on the CPU saves waiting for a GPU.
+        cu_seqlens, cu_seqlens_cpu: bounds of sequences packed into batch 1; the copy on the CPU saves a wait.
         **kwargs: ``chunk_size``, a power of 2.
 
     Returns:

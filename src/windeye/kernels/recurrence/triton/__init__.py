@@ -25,7 +25,7 @@ from windeye.kernels.recurrence.problem import Problem, check_values
 backend = "triton"
 form = "chunk"
 CHUNK = 64
-LARGEST_CHUNK = 128
+"""Tokens per chunk, and the most that a chunk may have."""
 LARGEST_TAYLOR_DIM = 64
 """A program holds whole rows of coordinates to make features of them."""
 
@@ -107,7 +107,9 @@ def backward(
 
     call = launch.Call.of(problem, query, key, value, log_decay, cu_seqlens, lengths)
     grad = launch.SumsGradient.of(problem, out, denominator, grad_out)
-    grad_initial = None if initial_state is None else torch.empty_like(initial_state, memory_format=torch.contiguous_format)
+    grad_initial = (
+        None if initial_state is None else torch.empty_like(initial_state, memory_format=torch.contiguous_format)
+    )
     states = launch.states(call, initial_state)
     pulls = launch.pulls(call, grad, grad_state, grad_initial)
     grads = launch.gradients(call, grad, states, pulls)

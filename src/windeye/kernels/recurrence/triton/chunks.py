@@ -38,7 +38,12 @@ class Chunks:
 
 
 def chunks_of(
-    batch: int, tokens: int, size: int, device: torch.device, cu_seqlens: torch.Tensor | None, lengths: torch.Tensor | None
+    batch: int,
+    tokens: int,
+    size: int,
+    device: torch.device,
+    cu_seqlens: torch.Tensor | None,
+    lengths: torch.Tensor | None,
 ) -> Chunks:
     """Tables of a call with sequences cut every ``size`` tokens."""
     if cu_seqlens is not None:

@@ -11,15 +11,19 @@ import torch
 
 from windeye.kernels.recurrence.features import width
 from windeye.kernels.recurrence.problem import EPSILON, Problem
-from windeye.kernels.recurrence.triton import CHUNK, LARGEST_CHUNK
+from windeye.kernels.recurrence.triton import CHUNK
 from windeye.kernels.recurrence.triton.chunks import Chunks, chunks_of
 from windeye.kernels.recurrence.triton.gradients import grad_query_key, grad_value
 from windeye.kernels.recurrence.triton.output import chunk_output
 from windeye.kernels.recurrence.triton.states import walk
 
 LARGEST_TILE = 64
+LARGEST_GRADIENT_TILE = 32
+"""Of `grad_query_key`, which holds the most at a time: with these sizes and warps nothing is spilled at 128 coordinates,
+and all kernels fit the 99 KiB of shared memory that the smallest cards have."""
 SMALLEST_TILE = 16
 """Of a matrix product on tensor cores."""
+LAUNCH = {"num_warps": 8, "num_stages": 1}
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Call:
         cu_seqlens: torch.Tensor | None,
         lengths: torch.Tensor | None,
     ) -> Call:
-        size = min(problem.chunk_size or CHUNK, LARGEST_CHUNK)
-        chunks = chunks_of(problem.batch, problem.tokens, size, problem.device, cu_seqlens, lengths)
+        chunks = chunks_of(problem.batch, problem.tokens, chunk_size(problem), problem.device, cu_seqlens, lengths)
         decay = None if log_decay is None else log_decay.detach().to(torch.float32).contiguous()
         return cls(problem, query, key, value, log_decay, chunks, decay, lengths is not None)
 
@@ -71,19 +74,19 @@ class Call:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the kernels are compiled for."""
+        """What the kernels are compiled for, and how they are launched."""
         p = self.problem
-        decay = "none" if self.decay is None else "head" if self.decay.dim() == 1 else "token"
         return {
-            "DECAY": decay, "TAYLOR": p.feature_map == "taylor2", "NORMALIZE": p.normalize,
+            "DECAY": "none" if self.decay is None else "head" if self.decay.dim() == 1 else "token",
+            "TAYLOR": p.feature_map == "taylor2",
+            "NORMALIZE": p.normalize,
             "PRECISION": "tf32x3" if p.dtype == torch.float32 else "tf32",
-            "CHUNK": _tile(min(p.chunk_size or CHUNK, LARGEST_CHUNK, max(p.tokens, 1)), LARGEST_CHUNK),
-            "FEATURES": _tile(self.features), "COLUMNS": _tile(p.value_dim),
-        }  # fmt: skip
+            "CHUNK": tile(min(chunk_size(p), p.tokens)),
+            **LAUNCH,
+        }
 
-    @property
-    def dim(self) -> int:
-        return _tile(self.problem.head_dim)
+    def tiles(self, largest: int = LARGEST_TILE) -> dict[str, int]:
+        return tiles(self.problem.head_dim, self.features, self.problem.value_dim, largest)
 
     @property
     def feature_table(self) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -110,9 +113,7 @@ class SumsGradient:
     last: torch.Tensor | None
 
     @classmethod
-    def of(
-        cls, problem: Problem, out: torch.Tensor, denominator: torch.Tensor, grad_out: torch.Tensor
-    ) -> SumsGradient:
+    def of(cls, problem: Problem, out: torch.Tensor, denominator: torch.Tensor, grad_out: torch.Tensor) -> SumsGradient:
         if not problem.normalize:
             return cls(grad_out, None, None)
         share = 1.0 / denominator
@@ -129,9 +130,7 @@ def states(call: Call, start: torch.Tensor | None, end: torch.Tensor | None = No
     return written
 
 
-def pulls(
-    call: Call, grad: SumsGradient, start: torch.Tensor | None, end: torch.Tensor | None
-) -> torch.Tensor:
+def pulls(call: Call, grad: SumsGradient, start: torch.Tensor | None, end: torch.Tensor | None) -> torch.Tensor:
     """The gradient of the state after every chunk; that of the initial state goes to ``end``."""
     written = call.new_states()
     _walk(call, call.query, 1, grad.grad_out, 1, grad, start, written, end, reverse=True)
@@ -152,41 +151,36 @@ def _walk(
     reverse: bool,
 ) -> None:
     p = call.problem
-    options = call.options
-    grid = (
-        p.sequences * p.heads,
-        -(-call.features // options["FEATURES"]),
-        -(-p.value_dim // options["COLUMNS"]),
-    )
+    sizes = call.tiles()
+    del sizes["DIM"]
+    grid = (p.sequences * p.heads, parts(call.features, sizes["FEATURES"]), parts(p.value_dim, sizes["COLUMNS"]))
     factor, last = (None, None) if grad is None else (grad.factor, grad.last)
     start = None if start is None else start.to(torch.float32).contiguous()
     with call.on_device():
         walk[grid](
             x, *x.stride(), x_group, y, *y.stride(), y_group, factor, last, p.scale, call.decay, *call.feature_table,
             call.chunks.chunk, call.chunks.of_sequence, start, written, end, **call.shape, REVERSE=reverse,
-            HAS_START=start is not None, HAS_END=end is not None, **options,
+            HAS_START=start is not None, HAS_END=end is not None, **sizes, **call.options,
         )  # fmt: skip
 
 
 def output(call: Call, before: torch.Tensor, out: torch.Tensor, denominator: torch.Tensor) -> None:
     """Outputs from the states before each chunk."""
     p = call.problem
-    options = call.options
-    grid = (call.chunks.count, p.heads, -(-p.value_dim // options["COLUMNS"]))
+    sizes = call.tiles()
+    grid = (call.chunks.count, p.heads, parts(p.value_dim, sizes["COLUMNS"]))
     with call.on_device():
         chunk_output[grid](
             call.query, *call.query.stride(), call.key, *call.key.stride(), call.value, *call.value.stride(),
             call.group, call.decay, *call.feature_table, call.chunks.chunk, before, out, denominator, p.scale, EPSILON,
-            **call.shape, DIM=call.dim, **options,
+            **call.shape, **sizes, **call.options,
         )  # fmt: skip
 
 
-def gradients(
-    call: Call, grad: SumsGradient, before: torch.Tensor, after: torch.Tensor
-) -> list[torch.Tensor]:
+def gradients(call: Call, grad: SumsGradient, before: torch.Tensor, after: torch.Tensor) -> list[torch.Tensor]:
     """Gradients of query, key, value and of the log-decay, where there is one."""
     p = call.problem
-    options = call.options
+    sizes, small = call.tiles(), call.tiles(LARGEST_GRADIENT_TILE)
     q, k, v, g = call.query, call.key, call.value, grad.grad_out
     # Key heads shared by query heads have one gradient per query head at first.
     wide = torch.float32 if call.group > 1 else p.dtype
@@ -195,20 +189,20 @@ def gradients(
     grad_q = new((*by_head, p.head_dim), dtype=p.dtype, device=p.device)
     grad_k = new((*by_head, p.head_dim), dtype=wide, device=p.device)
     grad_v = new((*by_head, p.value_dim), dtype=wide, device=p.device)
-    parts = -(-p.head_dim // call.dim)
+    shares = parts(p.head_dim, small["DIM"])
     decay_parts = None
     if call.decay is not None:
         places = (call.chunks.count, p.heads) if call.decay.dim() == 1 else by_head
-        decay_parts = new((*places, parts), dtype=torch.float32, device=p.device)
+        decay_parts = new((*places, shares), dtype=torch.float32, device=p.device)
     with call.on_device():
-        grad_query_key[(call.chunks.count, p.heads, parts)](
+        grad_query_key[(call.chunks.count, p.heads, shares)](
             q, *q.stride(), k, *k.stride(), v, *v.stride(), call.group, g, *g.stride(), grad.factor, grad.last, p.scale,
             call.decay, *call.feature_table, call.chunks.chunk, before, after, grad_q, grad_k, decay_parts,
-            **call.shape, DIM=call.dim, **options,
+            **call.shape, **small, **call.options,
         )  # fmt: skip
-        grad_value[(call.chunks.count, p.heads, -(-p.value_dim // options["COLUMNS"]))](
+        grad_value[(call.chunks.count, p.heads, parts(p.value_dim, sizes["COLUMNS"]))](
             q, *q.stride(), k, *k.stride(), call.group, g, *g.stride(), grad.factor, p.scale, call.decay,
-            *call.feature_table, call.chunks.chunk, after, grad_v, **call.shape, DIM=call.dim, **options,
+            *call.feature_table, call.chunks.chunk, after, grad_v, **call.shape, **sizes, **call.options,
         )  # fmt: skip
     grads = [grad_q, _shared(grad_k, call), _shared(grad_v, call)]
     if call.log_decay is not None and decay_parts is not None:
@@ -223,9 +217,29 @@ def _shared(grad: torch.Tensor, call: Call) -> torch.Tensor:
     return grad.unflatten(2, (call.problem.kv_heads, call.group)).sum(3).to(call.problem.dtype)
 
 
-def _tile(size: int, largest: int = LARGEST_TILE) -> int:
+def chunk_size(problem: Problem) -> int:
+    """Tokens per chunk."""
+    return min(problem.chunk_size or CHUNK, CHUNK)
+
+
+def tiles(head_dim: int, features: int, value_dim: int, largest: int = LARGEST_TILE) -> dict[str, int]:
+    """Sizes of tiles. Taylor features are made of whole rows of coordinates."""
+    whole_rows = features != head_dim
+    return {
+        "DIM": tile(head_dim, LARGEST_TILE if whole_rows else largest),
+        "FEATURES": tile(features, largest),
+        "COLUMNS": tile(value_dim, largest),
+    }
+
+
+def tile(size: int, largest: int = LARGEST_TILE) -> int:
     """The power of two that holds this size, within what a tile may have."""
     return max(SMALLEST_TILE, min(largest, 1 << max(size - 1, 0).bit_length()))
+
+
+def parts(size: int, of: int) -> int:
+    """Tiles that hold this size."""
+    return -(-size // of)
 
 
 @lru_cache(maxsize=16)
@@ -244,4 +258,3 @@ def taylor_table(head_dim: int, device: torch.device) -> tuple[torch.Tensor, tor
     coefficient = torch.ones(left.shape[0], dtype=torch.float32)
     coefficient[1 + head_dim : 1 + 2 * head_dim] = 0.5**0.5
     return left.to(device, torch.int32), right.to(device, torch.int32), coefficient.to(device)
-

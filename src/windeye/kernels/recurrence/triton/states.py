@@ -55,7 +55,7 @@ def walk(
 
     begin = tl.load(chunks_of_sequence + sequence)
     stop = tl.load(chunks_of_sequence + sequence + 1)
-    for step in range(0, stop - begin):
+    for step in range(stop - begin):
         number = begin + step
         if REVERSE:
             number = stop - 1 - step

@@ -107,9 +107,7 @@ def faded(factor, x):
 
 
 @triton.jit
-def load_factors(
-    base, stride_token, stride_dim, left, right, feature, features, head_dim, length, CHUNK: tl.constexpr
-):
+def load_factors(base, stride_token, stride_dim, left, right, feature, features, head_dim, length, CHUNK: tl.constexpr):
     """The two coordinates whose product is a Taylor feature, by feature; a factor that is not there is 1."""
     known = feature < features
     a = tl.load(left + feature, mask=known, other=0)
