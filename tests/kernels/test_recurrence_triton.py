@@ -58,10 +58,10 @@ def run(data, backend="triton", form="chunk", **options):
 def ratio(actual, expected):
     """Error over truth, root mean squares; 0 where the error is below the floor."""
     assert actual.shape == expected.shape
-    error, size = (
-        (t.double().square().mean().sqrt() if t.numel() else 0.0) for t in (actual.double() - expected, expected)
-    )
-    return 0.0 if error < FLOOR else float(error / size)
+    if expected.numel() == 0:
+        return 0.0
+    error, size = (t.detach().double().square().mean().sqrt().item() for t in (actual.double() - expected, expected))
+    return 0.0 if error < FLOOR else error / size
 
 
 def check(problem, dtype, expected_of=truth):
@@ -98,7 +98,7 @@ def test_dims_and_features_of_several_tiles(problem):
 
 
 @given(problem=problems(most_tokens=20))
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_equals_the_quadratic_form_on_random_problems(problem):
     if problem.chunk_size in (None, 1, 5):
         problem = replace(problem, chunk_size=7)
@@ -221,7 +221,7 @@ def test_reasons(monkeypatch):
     assert triton.can_run(problem("cuda", dtype=torch.float64)) == "it has no float64"
     assert "up to 64 coordinates, got head_dim 65" in triton.can_run(problem("cuda", 65, feature_map="taylor2"))
     assert triton.can_run(problem("cuda", 300)) is None
-    monkeypatch.setattr(triton, "_installed", lambda: False)
+    monkeypatch.setattr(triton, "_INSTALLED", False)
     assert triton.can_run(problem("cuda")) == "the package triton is not installed"
 
 

@@ -22,8 +22,8 @@ capability, dtype, decay, taylor, head_dim, value_dim = int(sys.argv[1]), *sys.a
 features = width("taylor2" if taylor else None, head_dim)
 constants = {
     "DECAY": decay, "TAYLOR": bool(taylor), "NORMALIZE": bool(taylor), "head_dim": head_dim, "features": features,
-    "columns": value_dim, "state_columns": value_dim + taylor, "HAS_START": True, "HAS_END": True, "REVERSE": True, "CHUNK": 64,
-    "PRECISION": "tf32x3" if dtype == "fp32" else "tf32",
+    "columns": value_dim, "state_columns": value_dim + taylor, "HAS_START": True, "HAS_END": True, "REVERSE": True,
+    "CHUNK": 64, "PRECISION": "tf32x3" if dtype == "fp32" else "tf32",
 }
 small = {gradients.grad_query_key: launch.LARGEST_GRADIENT_TILE}
 for kernel in (states.walk, output.chunk_output, gradients.grad_query_key, gradients.grad_value):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache
 from importlib import util
 
 import torch
@@ -28,6 +27,7 @@ CHUNK = 64
 """Tokens per chunk, and the most that a chunk may have."""
 LARGEST_TAYLOR_DIM = 64
 """A program holds whole rows of coordinates to make features of them."""
+_INSTALLED = util.find_spec("triton") is not None
 
 
 def can_run(problem: Problem) -> str | None:
@@ -37,7 +37,7 @@ def can_run(problem: Problem) -> str | None:
             f"it runs on CUDA, the tensors are on {problem.device.type}; TRITON_INTERPRET=1 in the environment of the "
             "process tries it on a CPU, slowly"
         )
-    if not _installed():
+    if not _INSTALLED:
         return "the package triton is not installed"
     if problem.dtype == torch.float64:
         return "it has no float64"
@@ -116,11 +116,6 @@ def backward(
     if grad_initial is not None:
         grads.append(grad_initial)
     return grads
-
-
-@lru_cache(maxsize=1)
-def _installed() -> bool:
-    return util.find_spec("triton") is not None
 
 
 def _interpreted() -> bool:

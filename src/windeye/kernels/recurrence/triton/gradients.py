@@ -6,7 +6,7 @@ gradient of the state after it:
     grad_v = tril(weight(u) decay)^T g + until phi(k) P
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
 
 import triton

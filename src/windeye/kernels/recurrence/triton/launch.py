@@ -19,7 +19,7 @@ from windeye.kernels.recurrence.triton.states import walk
 
 LARGEST_TILE = 64
 LARGEST_GRADIENT_TILE = 32
-"""Of `grad_query_key`, which holds the most at a time: with these sizes and warps nothing is spilled at 128 coordinates,
+"""Of `grad_query_key`, which holds the most at a time: with these sizes nothing is spilled at 128 coordinates,
 and all kernels fit the 99 KiB of shared memory that the smallest cards have."""
 SMALLEST_TILE = 16
 """Of a matrix product on tensor cores."""
@@ -214,7 +214,7 @@ def gradients(call: Call, grad: SumsGradient, before: torch.Tensor, after: torch
 def _shared(grad: torch.Tensor, call: Call) -> torch.Tensor:
     if call.group == 1:
         return grad
-    return grad.unflatten(2, (call.problem.kv_heads, call.group)).sum(3).to(call.problem.dtype)
+    return grad.reshape(*grad.shape[:2], -1, call.group, grad.shape[3]).sum(3).to(call.problem.dtype)
 
 
 def chunk_size(problem: Problem) -> int:

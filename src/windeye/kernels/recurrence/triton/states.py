@@ -1,6 +1,6 @@
 """The walk over the chunks of a sequence: chunk states and their scan in one."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
 
 import triton

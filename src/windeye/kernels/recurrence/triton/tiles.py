@@ -4,7 +4,7 @@ A tile holds the ``CHUNK`` tokens of a chunk, of which the first ``length`` are 
 columns; what lies outside is zero.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
 
 import triton
@@ -68,7 +68,7 @@ def decay_of_rows(decay, entry, first, head, length, tokens, HEADS, DECAY: tl.co
         rate = tl.load(decay + head)
         rest = length - 1 - row
         since = tl.exp(rate * (row + 1))
-        until = tl.exp(tl.where(rest > 0, rate * rest, 0.0))
+        until = tl.exp(tl.where(rest > 0, rate * tl.maximum(rest, 1), 0.0))
         whole = tl.exp(rate * length)
     else:
         since = tl.full([CHUNK], 1.0, tl.float32)
@@ -86,7 +86,7 @@ def decay_of_pairs(decay, entry, first, head, length, tokens, HEADS, DECAY: tl.c
         kept = tl.exp(tl.cumsum(tl.where(row[:, None] > row[None, :], own[:, None], 0.0), 0))
     elif DECAY == "head":
         distance = row[:, None] - row[None, :]
-        kept = tl.exp(tl.where(distance > 0, tl.load(decay + head) * distance, 0.0))
+        kept = tl.exp(tl.where(distance > 0, tl.load(decay + head) * tl.maximum(distance, 1), 0.0))
     else:
         kept = tl.full([CHUNK, CHUNK], 1.0, tl.float32)
     return tl.where((row[:, None] >= row[None, :]) & (row < length)[:, None], kept, 0.0)
