@@ -17,12 +17,13 @@ namespace recurrence {
 template <class T> struct BackwardScratch {
     Sizes<T> sizes;
     Ahead ahead;
-    std::vector<Decay<T>> decays; // one per head of a group where each head has its own tables
+    std::vector<Decay<T>> decays; // one per head where each head has its own tables
     Buffer<T> query, key, value, grad, phi_query, phi_key, turned, factor, scores, pairs, grad_phi, row;
     Buffer<T> grad_query, grad_key, grad_value, head_value, states;
 
-    BackwardScratch(const Problem &p) : sizes(p) {
-        for (int g = 0; g < (p.decay == DecayKind::head ? p.heads / p.kv_heads : 1); ++g) decays.emplace_back(p, sizes.chunk_);
+    BackwardScratch(const Problem &p, int heads) : sizes(p) {
+        const int states_ = heads * (p.heads / p.kv_heads);
+        for (int i = 0; i < (p.decay == DecayKind::head ? states_ : 1); ++i) decays.emplace_back(p, sizes.chunk_);
         const Sizes<T> &z = sizes;
         const int64_t c = z.chunk_;
         for (Buffer<T> *b : {&query, &key, &grad_query, &grad_key}) b->resize(z.dim_ * c);
@@ -34,10 +35,10 @@ template <class T> struct BackwardScratch {
         scores.resize(c * c);
         pairs.resize(c * c);
         row.resize(c);
-        states.resize(z.state() * (p.heads / p.kv_heads));
+        states.resize(z.state() * states_);
     }
 
-    Decay<T> &decay(int g) { return decays[decays.size() == 1 ? 0 : g]; }
+    Decay<T> &decay(int i) { return decays[decays.size() == 1 ? 0 : i]; }
 };
 
 // grad[i][column]: gradient of the sums of token i, from the gradient of its output.
@@ -111,45 +112,46 @@ void grad_query_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<
     }
 }
 
-template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T> &x, int64_t number, int kv_head) {
-    const Sequence &s = p.sequences[number];
+template <class S, class T>
+void grad_query_heads(const Problem &p, BackwardScratch<T> &x, const Part &part, int64_t token, int kv_head, T *states, bool carry) {
+    const Sequence &s = p.sequences[part.sequence];
     const Sizes<T> &z = x.sizes;
-    const int group = p.heads / p.kv_heads;
-    for (int g = 0; g < group; ++g)
-        load_state<T>(z, p.initial_state, number * p.heads + kv_head * group + g, x.states + g * z.state());
-    for (int64_t token = s.start; token < s.stop; token += p.chunk) {
-        const int count = int(std::min<int64_t>(p.chunk, s.stop - token));
-        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, z.chunk_, x.key);
-        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
-        const T *phi = x.key;
-        if (p.taylor) {
-            taylor_features<T>(x.key, z.dim, padded<T>(count), z.chunk_, x.phi_key);
-            phi = x.phi_key;
+    const int group = p.heads / p.kv_heads, count = int(std::min<int64_t>(p.chunk, s.stop - token));
+    const bool needs_query = p.taylor || p.grad_decay;
+    const T *phi = load_keys<S, T>(p, x, s, token, kv_head, count);
+    const Next next = next_of(p, part, token, kv_head, count, token + count, s.stop - token - count);
+    for (int g = 0; g < group; ++g) {
+        const int head = kv_head * group + g;
+        T *state = states + g * z.state();
+        const bool same = g + 1 < group;
+        const Next row = same ? Next{token, 0, count} : next;
+        const int next_head = same ? head + 1 : next.kv_head * group;
+        x.ahead.clear();
+        if (!same) {
+            expect<S>(x.ahead, p.key, s.batch, next.token, next.kv_head, next.count, z.dim);
+            expect<S>(x.ahead, p.value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
         }
-        const int64_t next = token + count;
-        const int more = int(std::min<int64_t>(p.chunk, s.stop - next));
-        for (int g = 0; g < group; ++g) {
-            const int head = kv_head * group + g;
-            T *state = x.states + g * z.state();
-            x.ahead.clear();
-            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
-            expect<S>(x.ahead, p.grad_query, s.batch, next, head, more, z.dim);
-            if (p.taylor || p.grad_decay) expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
-            if (g + 1 == group) {
-                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
-            }
-            Decay<T> &decay = x.decay(g);
-            decay.set(p, s, token, head, count);
-            if (p.taylor || p.grad_decay) load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
-            load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
-            grad_query_chunk<T>(p, x, count, decay, state, static_cast<T *>(p.decay_rows) + (s.batch * p.tokens + token) * p.heads + head);
-            store_lanes<S, T>(p.grad_query, s.batch, token, head, count, z.dim, z.chunk_, x.grad_query);
-            if (token + count == s.stop) continue;
-            const T *keys = scaled<T>(decay, phi, z.features, padded<T>(count), z.chunk_, decay.until, x.factor);
-            advance<T>(z, x.ahead, decay.whole, keys, x.value, count, state);
-        }
+        expect<S>(x.ahead, p.grad_out, s.batch, row.token, next_head, row.count, p.value_dim);
+        expect<S>(x.ahead, p.grad_query, s.batch, row.token, next_head, row.count, z.dim);
+        if (needs_query) expect<S>(x.ahead, p.query, s.batch, row.token, next_head, row.count, z.dim);
+        Decay<T> &decay = x.decay(head - part.first * group);
+        decay.set(p, s, token, head, count);
+        if (needs_query) load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
+        load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
+        grad_query_chunk<T>(p, x, count, decay, state, per_token<T>(p, p.decay_rows, s, token, head));
+        store_lanes<S, T>(p.grad_query, s.batch, token, head, count, z.dim, z.chunk_, x.grad_query);
+        if (carry) add_keys<T>(x, decay, decay.whole, phi, count, state);
     }
+}
+
+template <class S, class T> void walk_right(const Problem &p, BackwardScratch<T> &x, const Part &part) {
+    const Sequence &s = p.sequences[part.sequence];
+    const int group = p.heads / p.kv_heads;
+    const int64_t size = x.sizes.state();
+    load_states<T>(p, x.sizes, p.initial_state, part, x.states);
+    for (int64_t token = s.start; token < s.stop; token += p.chunk)
+        for (int kv_head = part.first; kv_head < part.last; ++kv_head)
+            grad_query_heads<S, T>(p, x, part, token, kv_head, x.states + (kv_head - part.first) * group * size, token + p.chunk < s.stop);
 }
 
 // One head of the walk to the left: adds to grad_key and grad_value of its key head.
@@ -197,58 +199,87 @@ void grad_key_chunk(const Problem &p, BackwardScratch<T> &x, int count, Decay<T>
     }
 }
 
-template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> &x, int64_t number, int kv_head) {
-    const Sequence &s = p.sequences[number];
+// What a chunk adds to the gradient of the state before it, and what it leaves of the gradient of the state after it.
+template <class T>
+void add_queries(const Problem &p, BackwardScratch<T> &x, Decay<T> &decay, T whole, int count, T *pull) {
+    const Sizes<T> &z = x.sizes;
+    const int tokens = padded<T>(count);
+    const T *queries = x.query;
+    if (p.taylor) {
+        taylor_features<T>(x.query, z.dim, tokens, z.chunk_, x.phi_query);
+        queries = x.phi_query;
+    }
+    queries = scaled<T>(decay, queries, z.features, tokens, z.chunk_, decay.since, x.factor);
+    advance<T>(z, x.ahead, whole, queries, x.grad, count, pull);
+}
+
+// The same for every head of a part's first key head, each alone.
+template <class S, class T>
+void pulls_of_queries(const Problem &p, BackwardScratch<T> &x, const Part &part, int64_t token, T *pulls, T *whole) {
+    const Sequence &s = p.sequences[part.sequence];
+    const Sizes<T> &z = x.sizes;
+    const int group = p.heads / p.kv_heads, count = int(std::min<int64_t>(p.chunk, s.stop - token));
+    x.ahead.clear();
+    for (int g = 0; g < group; ++g) {
+        const int head = part.first * group + g;
+        Decay<T> &decay = x.decay(g);
+        decay.set(p, s, token, head, count);
+        load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, z.chunk_, x.query);
+        load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
+        add_queries<T>(p, x, decay, T(0), count, pulls + g * z.state());
+        whole[g] = decay.whole;
+    }
+}
+
+template <class S, class T>
+void grad_key_heads(const Problem &p, BackwardScratch<T> &x, const Part &part, int64_t token, int kv_head, T *pulls, bool carry) {
+    const Sequence &s = p.sequences[part.sequence];
     const Sizes<T> &z = x.sizes;
     const int group = p.heads / p.kv_heads, c = z.chunk_;
-    for (int g = 0; g < group; ++g)
-        load_state<T>(z, p.grad_final, number * p.heads + kv_head * group + g, x.states + g * z.state());
-    const int64_t chunks = (s.stop - s.start + p.chunk - 1) / p.chunk;
-    for (int64_t i = chunks - 1; i >= 0; --i) {
-        const int64_t token = s.start + i * p.chunk;
-        const int count = int(std::min<int64_t>(p.chunk, s.stop - token)), tokens = padded<T>(count);
-        load_lanes<S, T>(p.key, s.batch, token, kv_head, count, z.dim, c, x.key);
-        load_value<S, T>(p, z, s, token, kv_head, count, x.value);
-        turn<T>(x.value, z.columns_, tokens, z.columns_, x.turned, c);
-        const T *phi = x.key;
-        if (p.taylor) {
-            taylor_features<T>(x.key, z.dim, tokens, c, x.phi_key);
-            phi = x.phi_key;
+    const int count = int(std::min<int64_t>(p.chunk, s.stop - token)), tokens = padded<T>(count);
+    const T *phi = load_keys<S, T>(p, x, s, token, kv_head, count);
+    turn<T>(x.value, z.columns_, tokens, z.columns_, x.turned, c);
+    std::memset(x.grad_key, 0, size_t(z.dim_) * c * sizeof(T));
+    std::memset(x.grad_value, 0, size_t(tokens) * z.columns_ * sizeof(T));
+    const Next next = next_of(p, part, token, kv_head, count, token - p.chunk, token - s.start);
+    for (int g = 0; g < group; ++g) {
+        const int head = kv_head * group + g;
+        T *pull = pulls + g * z.state();
+        const bool same = g + 1 < group;
+        const Next row = same ? Next{token, 0, count} : next;
+        const int next_head = same ? head + 1 : next.kv_head * group;
+        x.ahead.clear();
+        if (!same) {
+            expect<S>(x.ahead, p.key, s.batch, next.token, next.kv_head, next.count, z.dim);
+            expect<S>(x.ahead, p.value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
         }
-        std::memset(x.grad_key, 0, size_t(z.dim_) * c * sizeof(T));
-        std::memset(x.grad_value, 0, size_t(tokens) * z.columns_ * sizeof(T));
-        for (int g = 0; g < group; ++g) {
-            const int head = kv_head * group + g;
-            T *pull = x.states + g * z.state();
-            const int64_t next = token - p.chunk;
-            const int more = i > 0 ? p.chunk : 0;
-            x.ahead.clear();
-            expect<S>(x.ahead, p.query, s.batch, next, head, more, z.dim);
-            expect<S>(x.ahead, p.grad_out, s.batch, next, head, more, p.value_dim);
-            if (g + 1 == group) {
-                expect<S>(x.ahead, p.key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.value, s.batch, next, kv_head, more, p.value_dim);
-                expect<S>(x.ahead, p.grad_key, s.batch, next, kv_head, more, z.dim);
-                expect<S>(x.ahead, p.grad_value, s.batch, next, kv_head, more, p.value_dim);
-            }
-            Decay<T> &decay = x.decay(g);
-            decay.set(p, s, token, head, count);
-            load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, c, x.query);
-            load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
-            grad_key_chunk<T>(p, x, count, decay, phi, pull, static_cast<T *>(p.decay_columns) + (s.batch * p.tokens + token) * p.heads + head);
-            if (i == 0 && !p.grad_initial) continue;
-            const T *queries = x.query;
-            if (p.taylor) {
-                taylor_features<T>(x.query, z.dim, tokens, c, x.phi_query);
-                queries = x.phi_query;
-            }
-            queries = scaled<T>(decay, queries, z.features, tokens, c, decay.since, x.factor);
-            advance<T>(z, x.ahead, decay.whole, queries, x.grad, count, pull);
+        expect<S>(x.ahead, p.query, s.batch, row.token, next_head, row.count, z.dim);
+        expect<S>(x.ahead, p.grad_out, s.batch, row.token, next_head, row.count, p.value_dim);
+        if (!same) {
+            expect<S>(x.ahead, p.grad_key, s.batch, next.token, next.kv_head, next.count, z.dim);
+            expect<S>(x.ahead, p.grad_value, s.batch, next.token, next.kv_head, next.count, p.value_dim);
         }
-        store_lanes<S, T>(p.grad_key, s.batch, token, kv_head, count, z.dim, c, x.grad_key);
-        store_rows<S, T>(p.grad_value, s.batch, token, kv_head, count, p.value_dim, z.columns_, x.grad_value);
+        Decay<T> &decay = x.decay(head - part.first * group);
+        decay.set(p, s, token, head, count);
+        load_lanes<S, T>(p.query, s.batch, token, head, count, z.dim, c, x.query);
+        load_grad<S, T>(p, z, s, token, head, count, x.grad, x.head_value);
+        grad_key_chunk<T>(p, x, count, decay, phi, pull, per_token<T>(p, p.decay_columns, s, token, head));
+        if (carry) add_queries<T>(p, x, decay, decay.whole, count, pull);
     }
-    for (int g = 0; g < group; ++g) store_state<T>(z, x.states + g * z.state(), number * p.heads + kv_head * group + g, p.grad_initial);
+    store_lanes<S, T>(p.grad_key, s.batch, token, kv_head, count, z.dim, c, x.grad_key);
+    store_rows<S, T>(p.grad_value, s.batch, token, kv_head, count, p.value_dim, z.columns_, x.grad_value);
+}
+
+template <class S, class T> void walk_left(const Problem &p, BackwardScratch<T> &x, const Part &part) {
+    const Sequence &s = p.sequences[part.sequence];
+    const int group = p.heads / p.kv_heads;
+    const int64_t size = x.sizes.state();
+    load_states<T>(p, x.sizes, p.grad_final, part, x.states);
+    for (int64_t chunk = chunks_of(p, s) - 1; chunk >= 0; --chunk)
+        for (int kv_head = part.first; kv_head < part.last; ++kv_head)
+            grad_key_heads<S, T>(p, x, part, s.start + chunk * p.chunk, kv_head, x.states + (kv_head - part.first) * group * size,
+                                 chunk > 0 || p.grad_initial);
+    store_states<T>(p, x.sizes, x.states, part, p.grad_initial);
 }
 
 // Sums from each token to the end of its sequence, in double. A token that forgets everything has no gradient.
@@ -267,17 +298,31 @@ template <class T> void grad_decay_of(const Problem &p, int64_t number, int head
 
 template <class S> void backward_as(const Problem &p) {
     using T = typename ComputeOf<S>::T;
-    const int64_t tasks = p.count * p.kv_heads;
+    const int heads = heads_at_once<T>(p);
+    const int64_t parts = p.count * ((p.kv_heads + heads - 1) / heads);
+    const auto scratch = [&] { return BackwardScratch<T>(p, heads); };
     // The two walks do not depend on each other: either may come first, or both at once.
-    parallel(
-        2 * tasks, grain_of(p, 2), p.threads, [&] { return BackwardScratch<T>(p); },
-        [&](BackwardScratch<T> &scratch, int64_t begin, int64_t end) {
+    if (few(p, 2 * parts)) {
+        for (int64_t i = 0; i < parts; ++i) {
+            const Part part = part_of(p, heads, i);
+            over_chunks<T>(
+                p, part, Direction::right, p.initial_state, nullptr, scratch,
+                [&](BackwardScratch<T> &x, int64_t token, T *states, T *whole) { states_of_keys<S, T>(p, x, part, token, states, whole); },
+                [&](BackwardScratch<T> &x, int64_t token, T *states) { grad_query_heads<S, T>(p, x, part, token, part.first, states, false); });
+            over_chunks<T>(
+                p, part, Direction::left, p.grad_final, p.grad_initial, scratch,
+                [&](BackwardScratch<T> &x, int64_t token, T *pulls, T *whole) { pulls_of_queries<S, T>(p, x, part, token, pulls, whole); },
+                [&](BackwardScratch<T> &x, int64_t token, T *pulls) { grad_key_heads<S, T>(p, x, part, token, part.first, pulls, false); });
+        }
+    } else {
+        parallel(2 * parts, grain_of(p, heads, 2), p.threads, scratch, [&](BackwardScratch<T> &x, int64_t begin, int64_t end) {
             for (int64_t i = begin; i < end; ++i) {
-                const int64_t task = i % tasks;
-                if (i < tasks) walk_left<S, T>(p, scratch, task / p.kv_heads, int(task % p.kv_heads));
-                else walk_right<S, T>(p, scratch, task / p.kv_heads, int(task % p.kv_heads));
+                const Part part = part_of(p, heads, i % parts);
+                if (i < parts) walk_left<S, T>(p, x, part);
+                else walk_right<S, T>(p, x, part);
             }
         });
+    }
     if (!p.grad_decay) return;
     parallel(
         p.count * p.heads, std::max<int64_t>(1, 100000 / std::max<int64_t>(1, p.tokens)), p.threads, [] { return 0; },

@@ -1,6 +1,7 @@
 // A chunk of tokens in working memory: unpacked, zero-padded, most matrices with tokens across the lanes.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -13,6 +14,7 @@ namespace WINDEYE_ISA {
 namespace recurrence {
 
 using windeye::recurrence::DecayKind;
+using windeye::recurrence::Part;
 using windeye::recurrence::Problem;
 using windeye::recurrence::Sequence;
 using windeye::recurrence::Tensor;
@@ -237,8 +239,13 @@ template <class T> struct Decay {
             sum += double(step[i]);
         }
         for (int i = count; i < end; ++i) step[i] = since[i] = until[i] = -std::numeric_limits<T>::infinity();
-        for (T *x : {step.data, since.data, until.data})
-            for (int i = 0; i < end; i += N) at(x + i) = exp2(at(x + i) * Lanes<T>::log2e);
+        // Steps are multiplied with each other, so each is rounded correctly; the other two are factors used once.
+        for (int i = 0; i < end; ++i) step[i] = std::exp(step[i]);
+        for (T *x : {since.data, until.data})
+            for (int i = 0; i < end; i += N) {
+                const Vec<T> factor = exp2(at(x + i) * Lanes<T>::log2e);
+                at(x + i) = factor > T(1) ? splat<T>(1) : factor;
+            }
     }
 
     // kept[i][j], tokens down: row i is row i - 1 times the step of token i.
@@ -288,6 +295,31 @@ template <class T> const T *scaled(const Decay<T> &decay, const T *rows, int cou
     return to;
 }
 
+// Key heads that one task takes: as many as leave every thread a task and keep their states in the second cache.
+template <class T> int heads_at_once(const Problem &p) {
+    const int64_t tasks = std::max<int64_t>(1, p.count * p.kv_heads / std::max(1, p.threads));
+    const int64_t states = (int64_t(1) << 18) / std::max<int64_t>(1, Sizes<T>(p).state() * int64_t(sizeof(T)) * (p.heads / p.kv_heads));
+    return int(std::max<int64_t>(1, std::min<int64_t>({tasks, states, p.kv_heads})));
+}
+
+// The part with a number, of all parts of all sequences.
+inline Part part_of(const Problem &p, int heads, int64_t number) {
+    const int64_t parts = (p.kv_heads + heads - 1) / heads;
+    const int first = int(number % parts) * heads;
+    return {number / parts, first, std::min(first + heads, p.kv_heads)};
+}
+
+// The key head of a chunk that a task comes to next; no tokens after the last one.
+struct Next {
+    int64_t token;
+    int kv_head, count;
+};
+
+inline Next next_of(const Problem &p, const Part &part, int64_t token, int kv_head, int count, int64_t after, int64_t left) {
+    if (kv_head + 1 < part.last) return {token, kv_head + 1, count};
+    return {after, part.first, int(std::max<int64_t>(0, std::min<int64_t>(p.chunk, left)))};
+}
+
 // Asks for the rows of a chunk of one head that follows.
 template <class S> void expect(Ahead &ahead, const Tensor &x, int64_t batch, int64_t token, int64_t head, int count, int dim) {
     if (x.dim == 1 && count > 0) ahead.add(row_of<S>(x, batch, token, head), x.token * int64_t(sizeof(S)), dim * int64_t(sizeof(S)), count);
@@ -303,17 +335,29 @@ template <class T> inline void advance(const Sizes<T> &z, Ahead &ahead, T whole,
                                 [=](int r, int l, Vec<T> sum) { at(state + r * z.columns_ + l) = whole * at(state + r * z.columns_ + l) + sum; });
 }
 
-template <class T> void load_state(const Sizes<T> &z, const void *from, int64_t row, T *state) {
-    std::memset(state, 0, size_t(z.state()) * sizeof(T));
+// States of all heads of a part, unpacked to padded rows; zeros where there are none. And back.
+template <class T> void load_states(const Problem &p, const Sizes<T> &z, const void *from, const Part &part, T *states) {
+    const int group = p.heads / p.kv_heads, heads = (part.last - part.first) * group;
+    std::memset(states, 0, size_t(z.state()) * heads * sizeof(T));
     if (!from) return;
-    const T *x = static_cast<const T *>(from) + row * z.features * z.columns;
-    for (int f = 0; f < z.features; ++f) std::memcpy(state + f * z.columns_, x + f * z.columns, size_t(z.columns) * sizeof(T));
+    const T *x = static_cast<const T *>(from) + (part.sequence * p.heads + part.first * group) * z.features * z.columns;
+    for (int h = 0; h < heads; ++h)
+        for (int f = 0; f < z.features; ++f, x += z.columns)
+            std::memcpy(states + h * z.state() + f * z.columns_, x, size_t(z.columns) * sizeof(T));
 }
 
-template <class T> void store_state(const Sizes<T> &z, const T *state, int64_t row, void *to) {
+template <class T> void store_states(const Problem &p, const Sizes<T> &z, const T *states, const Part &part, void *to) {
     if (!to) return;
-    T *x = static_cast<T *>(to) + row * z.features * z.columns;
-    for (int f = 0; f < z.features; ++f) std::memcpy(x + f * z.columns, state + f * z.columns_, size_t(z.columns) * sizeof(T));
+    const int group = p.heads / p.kv_heads, heads = (part.last - part.first) * group;
+    T *x = static_cast<T *>(to) + (part.sequence * p.heads + part.first * group) * z.features * z.columns;
+    for (int h = 0; h < heads; ++h)
+        for (int f = 0; f < z.features; ++f, x += z.columns)
+            std::memcpy(x, states + h * z.state() + f * z.columns_, size_t(z.columns) * sizeof(T));
+}
+
+// Place of a token in a tensor [batch, tokens, heads] that may be missing.
+template <class T> T *per_token(const Problem &p, void *x, const Sequence &s, int64_t token, int head) {
+    return x ? static_cast<T *>(x) + (s.batch * p.tokens + token) * p.heads + head : nullptr;
 }
 
 } // namespace recurrence

@@ -21,6 +21,13 @@ struct Sequence {
     int64_t batch, start, stop;
 };
 
+// Neighbouring key heads of one sequence that one task walks through together, chunk by chunk: tokens hold all heads
+// side by side, so a task that takes several reads longer runs of memory and meets each page once.
+struct Part {
+    int64_t sequence;
+    int first, last;
+};
+
 // T below is float, or double for float64 tensors.
 struct Problem {
     Type type = Type::float32;

@@ -23,8 +23,8 @@ ROBUST = [
 
 def attend(data, **options):
     return windeye.linear_attention(
-        data.query, data.key, data.value, log_decay=data.log_decay, initial_state=data.initial_state, backend="cpu",
-        return_state=True, **{**data.options, **options},
+        data.query, data.key, data.value, log_decay=data.log_decay, initial_state=data.initial_state, return_state=True,
+        **{"backend": "cpu", **data.options, **options},
     )  # fmt: skip
 
 
@@ -43,9 +43,22 @@ def test_gradcheck(problem):
     assert torch.autograd.gradcheck(run, data.leaves())
 
 
+THREADED = [
+    Problem(tokens=700, heads=3, kv_heads=3, head_dim=16, value_dim=16, decay="token", state=True),
+    Problem(tokens=5000, heads=1, kv_heads=1, decay="token", state=True, chunk_size=16),
+    Problem(tokens=1030, heads=3, kv_heads=1, decay="head", chunk_size=16),
+    Problem(tokens=900, heads=1, kv_heads=1, bounds=(0, 300, 300, 900), state=True, decay="wild", chunk_size=16),
+    Problem(
+        tokens=600, heads=1, kv_heads=1, feature_map="taylor2", normalize=True, lengths=(590,), chunk_size=16,
+        decay="token",
+    ),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
-def test_the_bits_do_not_depend_on_threads(threads):
-    problem = Problem(tokens=700, heads=3, kv_heads=3, head_dim=16, value_dim=16, decay="token", state=True)
+@pytest.mark.parametrize("problem", THREADED, ids=str)
+def test_the_bits_do_not_depend_on_threads(problem, threads):
+    """With more threads than heads the chunks of one head run in parallel; with fewer, a thread takes several heads."""
     data = inputs(problem, torch.float32, torch.float32)
     alone = attend(data)
     alone = (*alone, *gradients(*alone, data))
@@ -53,6 +66,17 @@ def test_the_bits_do_not_depend_on_threads(threads):
     many = attend(data)
     many = (*many, *gradients(*many, data))
     assert all(torch.equal(a, b) for a, b in zip(alone, many, strict=True))
+
+
+@pytest.mark.parametrize("problem", THREADED[1:], ids=str)
+def test_chunks_in_parallel_equal_the_chunked_form_in_torch(problem):
+    data = inputs(problem)
+    torch.set_num_threads(3)
+    ours = attend(data)
+    expected = attend(data, backend="torch", form="chunk")
+    ours, expected = ((*both, *gradients(*both, data)) for both in (ours, expected))
+    for a, b in zip(ours, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-10 * b.abs().max().clamp(min=1)
 
 
 def test_a_long_slow_decay_stays_exact():
@@ -66,6 +90,16 @@ def test_a_long_slow_decay_stays_exact():
     last = torch.exp(-1e-7 * torch.arange(tokens - 1, -1, -1, dtype=torch.float64))
     whole = ((last[:, None] * (k[0, :, 0].double() @ q[0, -1, 0].double())[:, None]) * v[0, :, 0].double()).sum(0)
     assert torch.allclose(exact[0, -1, 0], whole, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-7, 1e-3, 0.5, 20.0])
+def test_one_decay_for_all_tokens_equals_the_same_decay_at_every_token(rate):
+    q, k, v = torch.rand(3, 1, 2000, 2, 8).unbind(0)
+    decay = torch.full((2,), -rate)
+    exact = windeye.linear_attention(q.double(), k.double(), v.double(), log_decay=decay.double(), backend="cpu")
+    for each in (decay, decay.expand(1, 2000, 2)):
+        out = windeye.linear_attention(q, k, v, log_decay=each, backend="cpu")
+        assert (out - exact).abs().max() <= 1e-6 * exact.abs().max()
 
 
 def test_a_nan_stays_in_its_sequence_and_head():

@@ -31,6 +31,7 @@ backend = "cpu"
 form = "chunk"
 CHUNK = 32
 """Small products are cheap here, so short chunks win: half of the work inside a chunk grows with its length."""
+_LARGE = 4 << 20
 _TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
@@ -74,6 +75,7 @@ def forward(
     """``(out, final state, denominator)``."""
     check_values(problem.tokens, log_decay, cu_seqlens, lengths)
     out, state, denominator = operator.empty_outputs(problem, query)
+    _prefer_huge_pages(out)
     if lengths is not None:
         out.zero_()
         denominator.zero_()
@@ -104,6 +106,7 @@ def backward(
     initial = None if initial_state is None else initial_state.contiguous()
     pull = None if grad_state is None else grad_state.to(wide).contiguous()
     grads = operator.empty_gradients(query, key, value)
+    _prefer_huge_pages(*grads)
     if lengths is not None:
         for grad in grads:
             grad.zero_()
@@ -158,6 +161,13 @@ def _sequences(problem: Problem, cu_seqlens: torch.Tensor | None, lengths: torch
         return [number for start, stop in pairwise(cu_seqlens.tolist()) for number in (0, start, stop)]
     stops = [problem.tokens] * problem.batch if lengths is None else lengths.tolist()
     return [number for batch, stop in enumerate(stops) for number in (batch, 0, stop)]
+
+
+def _prefer_huge_pages(*tensors: torch.Tensor) -> None:
+    """Before the first write to large new tensors; the allocator takes fresh pages for them every time."""
+    for tensor in tensors:
+        if tensor.nbytes >= _LARGE:
+            _cpu.prefer_huge_pages(tensor.data_ptr(), tensor.nbytes)
 
 
 def _address(tensor: torch.Tensor | None) -> int:
