@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from windeye.kernels.recurrence import chunked, cpu, recurrent, reference
+from windeye.kernels.recurrence import chunked, cpu, recurrent, reference, triton
 from windeye.kernels.recurrence.problem import Problem
 
 FORMS = ("chunk", "parallel", "recurrent")
@@ -33,7 +33,7 @@ class Implementation(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
-IMPLEMENTATIONS: tuple[Implementation, ...] = (cpu, chunked, reference, recurrent)
+IMPLEMENTATIONS: tuple[Implementation, ...] = (cpu, triton, chunked, reference, recurrent)
 """In the order in which "auto" tries them."""
 
 BACKENDS = tuple(dict.fromkeys(i.backend for i in IMPLEMENTATIONS))
