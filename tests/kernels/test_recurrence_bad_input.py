@@ -39,7 +39,7 @@ WRONG = {
     "chunk zero": (call(Q, K, V, chunk_size=0), ValueError, "chunk_size must be a positive integer, got 0"),
     "chunk as a float": (call(Q, K, V, chunk_size=8.0), ValueError, "chunk_size must be a positive integer, got 8.0"),
     "form": (call(Q, K, V, form="scan"), ValueError, "form must be \"auto\" or one of chunk, parallel, recurrent, got 'scan'"),
-    "backend": (call(Q, K, V, backend="gpu"), ValueError, "backend must be \"auto\" or one of cpu, torch, got 'gpu'"),
+    "backend": (call(Q, K, V, backend="gpu"), ValueError, "backend must be \"auto\" or one of cpu, triton, torch, got 'gpu'"),
     "form of a backend": (call(Q, K, V, backend="cpu", form="parallel"), ValueError, '"cpu" has no form "parallel"; it has chunk'),
     "decay per channel": (call(Q, K, V, log_decay=t(2, 6, 4, 8)), ValueError, r"log_decay must be \[heads 4\] or .*\(2, 6, 4, 8\)"),
     "decay of other heads": (call(Q, K, V, log_decay=t(2)), ValueError, r"log_decay must be \[heads 4\]"),

@@ -98,7 +98,7 @@ def test_dims_and_features_of_several_tiles(problem):
 
 
 @given(problem=problems(most_tokens=20))
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 def test_equals_the_quadratic_form_on_random_problems(problem):
     if problem.chunk_size in (None, 1, 5):
         problem = replace(problem, chunk_size=7)

@@ -91,7 +91,7 @@ def linear_attention(
         lengths: right padding, the true tokens of each batch entry. Padded tokens change nothing and give zeros.
         chunk_size: tokens per chunk of the chunked forms; changes speed and rounding only.
         form: "auto", "chunk", "parallel" (quadratic) or "recurrent" (token by token).
-        backend: "auto", "cpu" (C++) or "torch".
+        backend: "auto", "cpu" (C++), "triton" (CUDA) or "torch".
 
     Returns:
         ``out``, or ``(out, final_state)``.

@@ -69,7 +69,7 @@ def chunk_output(
     if NORMALIZE:
         total = tl.sum(pairs, 1) + faded(since, total) + epsilon
         sums = sums / total[:, None]
-        row = tl.arange(0, CHUNK)
-        mine = (row < length) & (tl.program_id(2) == 0)
-        tl.store(denominator + at_row + row.to(tl.int64) * HEADS, total, mask=mine)
+        if tl.program_id(2) == 0:
+            row = tl.arange(0, CHUNK)
+            tl.store(denominator + at_row + row.to(tl.int64) * HEADS, total, mask=row < length)
     store_tile(out + at_row * columns, HEADS * columns, scale * sums, column, columns, length, CHUNK)

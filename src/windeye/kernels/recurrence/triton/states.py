@@ -79,11 +79,12 @@ def walk(
         tile = load_tile(y_base, y_token, y_column, column, columns, length, CHUNK)
         state = faded(whole, state) + product(tl.trans(phi), tile * rows[:, None], PRECISION)
         if NORMALIZE:
-            total_at = states + at_chunk + edge
-            tl.store(total_at, total, mask=(feature < features) & (tl.program_id(2) == 0))
+            if tl.program_id(2) == 0:
+                tl.store(states + at_chunk + edge, total, mask=feature < features)
             total = faded(whole, total) + tl.sum(phi * ending[:, None], 0)
 
     if HAS_END:
         tl.store(end + at_sequence + place, state, mask=known)
-        if NORMALIZE:
-            tl.store(end + at_sequence + edge, total, mask=(feature < features) & (tl.program_id(2) == 0))
+        if NORMALIZE:  # noqa: SIM102  known when the kernel is compiled, unlike the other
+            if tl.program_id(2) == 0:
+                tl.store(end + at_sequence + edge, total, mask=feature < features)
