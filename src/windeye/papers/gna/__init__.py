@@ -43,7 +43,8 @@ LIMITS = (
     "times are not those of a quiet machine. The kernel computes in boxes of 16 queries, fewer than a GPU's tiles, and "
     "keys come one by one, so stride 1 loses less here than on a GPU. Added after the first default run: rows that "
     "count idle lanes, which the rule does not read; and that the damage grows with the noise up to t = 0.8 only, at "
-    "0.95 it is lower again."
+    "0.95 it is lower again. Networks were trained and losses measured once; speeds were measured again after the "
+    "kernel had changed, on an otherwise idle machine."
 )
 ARGUMENT = (
     "Six of ten gates hold, and one misses its margin narrowly: intermediate strides stay within theirs, blocked "
