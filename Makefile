@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml $(NATIVE)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	@$(PIP) install --quiet 'scikit-build-core>=0.11' 'nanobind>=2.4' cmake ninja
 	@$(PIP) install --quiet --no-build-isolation --editable '.[dev]'
-	@$(BIN)/python -c 'from windeye.kernels.softmax.cpu import instruction_sets as i; s = i(); print("cpu kernel:", ", ".join(s) if s else "MISSING (no C++ compiler?); everything else works")'
+	@$(BIN)/python -c 'from windeye.kernels.native import instruction_sets as i; s = i(); print("cpu kernel:", ", ".join(s) if s else "MISSING (no C++ compiler?); everything else works")'
 	@rm -f $(VENV)/.windeye-setup*
 	@touch $@
 

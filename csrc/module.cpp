@@ -89,7 +89,7 @@ struct RelationBuilder {
 };
 
 // Asks the system to back fresh memory with huge pages: otherwise every 4 KiB fault once, on their first store.
-void advise_huge_pages(int64_t address, int64_t bytes) {
+void prefer_huge_pages(int64_t address, int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
     const int64_t page = sysconf(_SC_PAGESIZE), begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
     if (end > begin) madvise(reinterpret_cast<void *>(begin), size_t(end - begin), MADV_HUGEPAGE); // a wish: failing is fine
@@ -201,7 +201,7 @@ NB_MODULE(_cpu, m) {
         for (const Kernels *k : available()) names.emplace_back(k->name);
         return names;
     });
-    m.def("advise_huge_pages", &advise_huge_pages);
+    m.def("prefer_huge_pages", &prefer_huge_pages);
     m.def("topw_expiry", &topw_expiry);
     nb::class_<RelationBuilder>(m, "Relation")
         .def(nb::init<const std::vector<int32_t> &, const std::vector<int32_t> &, const std::vector<int32_t> &>())

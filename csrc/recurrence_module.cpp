@@ -3,10 +3,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "isa.h"
 #include "recurrence_problem.h"
 
@@ -114,18 +110,7 @@ struct Call {
 } // namespace recurrence
 } // namespace windeye
 
-// New large tensors cost a page fault for every 4 KiB; where the system offers larger pages, ask for them.
-static void prefer_huge_pages(int64_t address, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    const int64_t page = 4096, begin = (address + page - 1) / page * page;
-    if (address + bytes > begin) madvise(reinterpret_cast<void *>(begin), size_t((address + bytes - begin) / page * page), MADV_HUGEPAGE);
-#else
-    (void)address, (void)bytes;
-#endif
-}
-
 void register_recurrence(nb::module_ &m) {
-    m.def("prefer_huge_pages", &prefer_huge_pages);
     using windeye::recurrence::Call;
     nb::class_<Call>(m, "RecurrenceCall")
         .def(nb::init<int, const std::vector<int64_t> &, const std::vector<int64_t> &, bool, bool, double, double, int, const std::string &>())

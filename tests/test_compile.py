@@ -6,10 +6,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import windeye
 from windeye import Causal, Documents, Full, Neighborhood, Sinks, Sliding
-from windeye.kernels.softmax import cpu, operator
+from windeye.kernels.native import instruction_sets
+from windeye.kernels.softmax import operator
 
 pytestmark = [
-    pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing"),
+    pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

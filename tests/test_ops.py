@@ -7,9 +7,10 @@ from jaxtyping import jaxtyped
 
 import windeye
 from windeye import Causal, Full, Neighborhood, Sinks, Sliding
-from windeye.kernels.softmax import cpu
+from windeye.kernels import native as native_module
+from windeye.kernels.native import instruction_sets
 
-native = pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+native = pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 
 
 def tensors(*grid, batch=2, heads=4, kv_heads=2, dim=8, value_dim=6):
@@ -143,8 +144,8 @@ def test_explain_on_a_window():
 
 
 def test_explain_names_why_a_backend_cannot_run(monkeypatch):
-    monkeypatch.setattr(cpu, "_cpu", None)
-    monkeypatch.setattr(cpu, "_missing", "the compiled module is missing")
+    monkeypatch.setattr(native_module, "cpu", None)
+    monkeypatch.setattr(native_module, "missing", "the compiled module is missing")
     q = torch.zeros(1, 9, 2, 8, requires_grad=True)
     e = windeye.explain(q, q, q, Sliding(3) | Sinks(1))
     assert e.backend == "reference"

@@ -12,6 +12,7 @@ from windeye.bench import demo, peers, run, softmax, table
 from windeye.bench.timing import can_measure_memory, compare, peak_extra_bytes
 from windeye.cli.main import app
 from windeye.data import photograph
+from windeye.kernels.native import instruction_sets
 
 SMALL = (8, 8)
 
@@ -61,7 +62,7 @@ def test_memory_of_the_kernel_does_not_grow_with_the_tokens():
         code = softmax._MEASURED.format(side=side, heads=1, head_dim=16, grad=False)
         return min(peak_extra_bytes(code) for _ in range(2))
 
-    if windeye.kernels.softmax.cpu.instruction_sets():
+    if instruction_sets():
         assert extra(128) < 8 << 20  # dense weights would be 1 GiB
 
 

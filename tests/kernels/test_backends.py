@@ -7,9 +7,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import windeye
 from oracles.problems import PROBLEMS, gradients, inputs, problems, truth
-from windeye.kernels.softmax import cpu
+from windeye.kernels.native import instruction_sets
 
-NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing"))
+NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"))
 BACKENDS = [NATIVE, "reference"]
 by_name = pytest.mark.parametrize("problem", PROBLEMS, ids=str)
 
@@ -69,7 +69,7 @@ def test_random_problems(problem, backend):
     check(problem, backend, torch.float64, 1e-12)
 
 
-@pytest.mark.parametrize("isa", cpu.instruction_sets())
+@pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("problem", PROBLEMS[::3], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_every_instruction_set(problem, isa, dtype, monkeypatch):
@@ -117,7 +117,7 @@ def test_half_types_lose_at_most_twice_what_dense_attention_loses(problem, dtype
         assert (actual.double() - expected).abs().max() <= 2 * limit + rounding
 
 
-@pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+@pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 @pytest.mark.parametrize("problem", PROBLEMS[::2], ids=str)
 def test_gradcheck(problem):
     data = inputs(problem)
@@ -144,7 +144,7 @@ def test_the_reference_has_second_derivatives():
     assert torch.autograd.gradgradcheck(run, (q, k, v))
 
 
-@pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+@pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 def test_second_derivatives_of_the_kernel_are_refused_with_the_way_out():
     q, k, v = (torch.randn(1, 5, 1, 2, requires_grad=True) for _ in range(3))
     (grad,) = torch.autograd.grad(windeye.attend(q, k, v, backend="cpu").sum(), q, create_graph=True)

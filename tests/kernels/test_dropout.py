@@ -5,9 +5,9 @@ import torch
 
 import windeye
 from windeye import Full, Neighborhood
-from windeye.kernels.softmax import cpu
+from windeye.kernels.native import instruction_sets
 
-native = pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+native = pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 
 
 WINDOW = Neighborhood(5)

@@ -14,10 +14,11 @@ from torch.nn.functional import scaled_dot_product_attention, softplus
 import windeye
 from oracles.lifetimes import lifetime_attention
 from windeye import Causal, Documents, Expiry, Sinks, Sliding, topw_expiry
-from windeye.kernels.softmax import cpu, operator
+from windeye.kernels.native import instruction_sets
+from windeye.kernels.softmax import operator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dma"
-native = pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+native = pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 BACKENDS = [pytest.param("cpu", marks=native), "reference"]
 
 
@@ -164,7 +165,7 @@ def test_random_problems(problem, backend):
     check(problem, backend, torch.float64, 1e-12)
 
 
-@pytest.mark.parametrize("isa", cpu.instruction_sets())
+@pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("problem", PROBLEMS[3:7], ids=str)
 def test_every_instruction_set(problem, dtype, isa, monkeypatch):
@@ -337,7 +338,7 @@ def test_it_is_explained():
     assert explanation.flops == 2 * 2 * 4 * pairs * 16
     assert explanation.flop_bound == pytest.approx(64 * 64 / pairs)
     assert "Expiry(int32 [2, 2, 64]) on 64 queries" in str(explanation)
-    if cpu.instruction_sets():
+    if instruction_sets():
         assert 1 < explanation.predicted_speedup <= explanation.flop_bound
 
 

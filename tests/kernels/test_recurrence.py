@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 import windeye
 from oracles.recurrence import Problem, gradients, inputs, problems, truth
+from windeye.kernels.native import instruction_sets
 from windeye.kernels.recurrence import cpu
 from windeye.kernels.recurrence.problem import problem_of
 from windeye.kernels.recurrence.reference import decay_between
@@ -93,7 +94,7 @@ def test_forms_are_equal_on_random_problems(problem, form):
 
 
 @native
-@pytest.mark.parametrize("isa", windeye.kernels.softmax.cpu.instruction_sets())
+@pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("problem", PROBLEMS[3::2], ids=str)
 def test_every_instruction_set(problem, isa, monkeypatch):
     monkeypatch.setenv("WINDEYE_ISA", isa)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import windeye
-from windeye.kernels.softmax.cpu import instruction_sets
+from windeye.kernels.native import instruction_sets
 
 
 def t(*shape, dtype=torch.float32):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import windeye
+from windeye.kernels.native import instruction_sets
 from windeye.kernels.recurrence.features import features
-from windeye.kernels.softmax.cpu import instruction_sets
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NATIVE = pytest.param(

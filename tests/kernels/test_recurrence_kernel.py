@@ -7,8 +7,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import windeye
 from oracles.recurrence import Problem, gradients, inputs
 from windeye.bench.timing import can_measure_memory, peak_extra_bytes
+from windeye.kernels.native import instruction_sets
 from windeye.kernels.recurrence import operator
-from windeye.kernels.softmax.cpu import instruction_sets
 
 pytestmark = [
     pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"),

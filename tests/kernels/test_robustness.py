@@ -5,9 +5,9 @@ import torch
 
 import windeye
 from windeye import Documents, Full, Neighborhood, Sliding
-from windeye.kernels.softmax import cpu
+from windeye.kernels.native import instruction_sets
 
-native = pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing")
+native = pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
 BACKENDS = [pytest.param("cpu", marks=native), "reference"]
 both = pytest.mark.parametrize("backend", BACKENDS)
 

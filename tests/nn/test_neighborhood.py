@@ -14,11 +14,11 @@ from torch.func import functional_call
 
 from oracles.attention import attention, spread_bias
 from oracles.windows import relation
-from windeye.kernels.softmax import cpu
+from windeye.kernels.native import instruction_sets
 from windeye.nn import NeighborhoodAttention1d, NeighborhoodAttention2d, NeighborhoodAttention3d
 
 LAYERS = {1: NeighborhoodAttention1d, 2: NeighborhoodAttention2d, 3: NeighborhoodAttention3d}
-NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(not cpu.instruction_sets(), reason="the C++ module is missing"))
+NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"))
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 
 CASES = [

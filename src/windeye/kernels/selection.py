@@ -6,13 +6,13 @@ one interval, so ``n`` integers per head say what an ``n x n`` mask would. Sourc
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from windeye.kernels import native
 from windeye.patterns.lifetimes import visible
 from windeye.patterns.pattern import is_int
 
@@ -21,11 +21,6 @@ SELECTIONS: tuple[Selection, ...] = ("causal", "global", "relu", "windowed", "sm
 
 _CHUNK = 1 << 24
 """Comparisons that the torch fallback holds at once."""
-
-try:
-    _cpu: Any = import_module("windeye._cpu")
-except ImportError:
-    _cpu = None
 
 
 def topw_expiry(
@@ -205,7 +200,7 @@ def _topw_expiry(score: Tensor, hidden: Tensor | None, w: int) -> Tensor:
     if nan.any():
         where = tuple(int(at) for at in nan.nonzero()[0])
         raise ValueError(f"score is NaN at [batch, head, key] = {list(where)}; a NaN has no rank")
-    if score.device.type == "cpu" and _cpu is not None:
+    if score.device.type == "cpu" and native.cpu is not None:
         return _native(score, hidden, w)
     return _in_torch(score, hidden, w)
 
@@ -224,7 +219,7 @@ def _native(score: Tensor, hidden: Tensor | None, w: int) -> Tensor:
     address = 0 if hidden is None else hidden.data_ptr()
     sizes = (batch, heads, keys, min(w, keys))
     if keys:
-        _cpu.topw_expiry(score.data_ptr(), wide, address, expiry.data_ptr(), *sizes, torch.get_num_threads())
+        native.cpu.topw_expiry(score.data_ptr(), wide, address, expiry.data_ptr(), *sizes, torch.get_num_threads())
     return expiry
 
 

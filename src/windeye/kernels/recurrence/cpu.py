@@ -9,38 +9,27 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from windeye.kernels import native
 from windeye.kernels.recurrence import operator
 from windeye.kernels.recurrence.problem import EPSILON, Problem, check_values
-
-try:
-    _cpu: Any = import_module("windeye._cpu")
-    _missing = ""
-except ImportError as error:
-    _cpu = None
-    _missing = (
-        f"the compiled module is missing ({error}); reinstall windeye where a C++17 compiler (gcc or clang) is found"
-    )
 
 backend = "cpu"
 form = "chunk"
 CHUNK = 32
 """Small products are cheap here, so short chunks win: half of the work inside a chunk grows with its length."""
-_LARGE = 4 << 20
-_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
 def can_run(problem: Problem) -> str | None:
     """Runs everything on the CPU, first derivatives only."""
     if problem.device.type != "cpu":
         return f"it runs on the CPU, the tensors are on {problem.device.type}"
-    if _cpu is None:
-        return _missing
+    if native.cpu is None:
+        return native.missing
     return None
 
 
@@ -75,7 +64,7 @@ def forward(
     """``(out, final state, denominator)``."""
     check_values(problem.tokens, log_decay, cu_seqlens, lengths)
     out, state, denominator = operator.empty_outputs(problem, query)
-    _prefer_huge_pages(out)
+    native.prefer_huge_pages(out)
     if lengths is not None:
         out.zero_()
         denominator.zero_()
@@ -106,7 +95,7 @@ def backward(
     initial = None if initial_state is None else initial_state.contiguous()
     pull = None if grad_state is None else grad_state.to(wide).contiguous()
     grads = operator.empty_gradients(query, key, value)
-    _prefer_huge_pages(*grads)
+    native.prefer_huge_pages(*grads)
     if lengths is not None:
         for grad in grads:
             grad.zero_()
@@ -144,8 +133,8 @@ def _call(
     """A call with inputs set, and the tensors that must outlive it."""
     chunk = min(problem.chunk_size or CHUNK, max(problem.tokens, 1))
     shape = [problem.heads, problem.kv_heads, problem.head_dim, problem.value_dim, problem.tokens, chunk]
-    call = _cpu.RecurrenceCall(
-        _TYPES[problem.dtype], shape, _sequences(problem, cu_seqlens, lengths), problem.feature_map == "taylor2",
+    call = native.cpu.RecurrenceCall(
+        native.TYPES[problem.dtype], shape, _sequences(problem, cu_seqlens, lengths), problem.feature_map == "taylor2",
         problem.normalize, problem.scale, EPSILON, torch.get_num_threads(), os.environ.get("WINDEYE_ISA", ""),
     )  # fmt: skip
     call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), _address(denominator))
@@ -164,13 +153,6 @@ def _sequences(problem: Problem, cu_seqlens: torch.Tensor | None, lengths: torch
     return [number for batch, stop in enumerate(stops) for number in (batch, 0, stop)]
 
 
-def _prefer_huge_pages(*tensors: torch.Tensor) -> None:
-    """Before the first write to large new tensors; the allocator takes fresh pages for them every time."""
-    for tensor in tensors:
-        if tensor.nbytes >= _LARGE:
-            _cpu.prefer_huge_pages(tensor.data_ptr(), tensor.nbytes)
-
-
 def _address(tensor: torch.Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -180,5 +162,5 @@ def _strides(tensor: torch.Tensor) -> list[int]:
     return [tensor.data_ptr(), *tensor.stride()]
 
 
-if _cpu is not None:
+if native.cpu is not None:
     operator.KERNELS[backend] = sys.modules[__name__]

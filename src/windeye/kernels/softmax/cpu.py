@@ -9,54 +9,35 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
+from windeye.kernels import native
 from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.lanes import AXES, plan
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
 from windeye.patterns import Bound, Expiry, Lifetimes
 
-try:
-    _cpu: Any = import_module("windeye._cpu")
-    _missing = ""
-except ImportError as error:
-    _cpu = None
-    _missing = (
-        f"the compiled module is missing ({error}); reinstall windeye where a C++17 compiler (gcc or clang) is found"
-    )
-
 name = "cpu"
-_TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 _BIAS_CHUNKS = 8
-_MAPPED = 32 * 2**20
-"""Bytes from which the allocator maps fresh pages on every call, each a fault when first written: a tenth of a forward
-pass over 256 x 256 tokens, unless they are huge."""
 
 
 def can_run(problem: Problem) -> str | None:
     """Runs every pattern of interval tables, and lifetimes, on the CPU; the reason names what it cannot do."""
     if problem.device.type != "cpu":
         return f"it runs on the CPU, the tensors are on {problem.device.type}"
-    if _cpu is None:
-        return _missing
+    if native.cpu is None:
+        return native.missing
     if len(problem.grid) > AXES:
         return f"it knows grids of up to {AXES} axes, got {len(problem.grid)}"
     if problem.has_bias and "wrap" in problem.pattern.spec:
         return 'a bias table with boundary "wrap" has no single offset per pair; use backend="reference"'
     return None
-
-
-def instruction_sets() -> list[str]:
-    """Instruction sets that this build has and this processor knows, best first; empty without the compiled module."""
-    return [] if _cpu is None else list(_cpu.instruction_sets())
 
 
 def visited_pairs(bound: Bound, dtype: torch.dtype) -> int:
@@ -92,7 +73,8 @@ def forward(
     seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``, written in one pass over the visible keys."""
-    out = _fresh((*query.shape[:-1], problem.value_dim), query.dtype)
+    out = query.new_empty((*query.shape[:-1], problem.value_dim))
+    native.prefer_huge_pages(out)
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
     if out.numel() == 0 or _sees_nothing(problem):
         return out.zero_(), lse.fill_(-torch.inf)
@@ -115,7 +97,8 @@ def backward(
     grad_lse: torch.Tensor,
 ) -> operator.Gradients:
     """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
-    grads = [_fresh(t.shape, t.dtype) for t in (query, key, value)]
+    grads = [torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value)]
+    native.prefer_huge_pages(*grads)
     grad_bias = None if bias is None else torch.zeros_like(bias)
     if _sees_nothing(problem) or query.numel() == 0 or key.numel() == 0:
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
@@ -140,13 +123,6 @@ def backward(
     return grads[0], grads[1], grads[2], grad_bias
 
 
-def _fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    tensor = torch.empty(shape, dtype=dtype)
-    if tensor.nbytes >= _MAPPED:
-        _cpu.advise_huge_pages(tensor.data_ptr(), tensor.nbytes)
-    return tensor
-
-
 def _sees_nothing(problem: Problem) -> bool:
     if isinstance(problem.pattern, Expiry):
         return 0 in problem.grid_kv
@@ -163,7 +139,7 @@ def _relation(bound: Bound, lanes_per_vector: int) -> Any:
     work = plan(bound, lanes_per_vector)
     pad = AXES - bound.rank
     steps = _bias_steps(bound)
-    relation = _cpu.Relation([1] * pad + list(bound.grid), [1] * pad + list(bound.grid_kv), steps)
+    relation = native.cpu.Relation([1] * pad + list(bound.grid), [1] * pad + list(bound.grid_kv), steps)
     one = np.ones(1, np.int32)
     for term in bound.terms:
         for axis in range(AXES):
@@ -210,7 +186,7 @@ def _call(
     lives = isinstance(problem.pattern, Expiry)
     relation = _bare(problem.grid[0], problem.grid_kv[0]) if lives else _relation(problem.bound, _lanes(problem.dtype))
     isa = os.environ.get("WINDEYE_ISA", "")
-    call = _cpu.Call(relation, _TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
+    call = native.cpu.Call(relation, native.TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
     call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), lse.data_ptr())
     alive: list[torch.Tensor] = []
     if key_padding is not None:
@@ -232,7 +208,7 @@ def _call(
 
 def _bare(queries: int, keys: int) -> Any:
     """A relation without tables, for its sizes only."""
-    return _cpu.Relation([1, 1, queries], [1, 1, keys], [1] * AXES)
+    return native.cpu.Relation([1, 1, queries], [1, 1, keys], [1] * AXES)
 
 
 def _set_lifetimes(
@@ -253,5 +229,5 @@ def _strides(tensor: torch.Tensor) -> list[int]:
     return [tensor.data_ptr(), batch, *([0] * (AXES - len(axes))), *axes, heads, dim]
 
 
-if _cpu is not None:
+if native.cpu is not None:
     operator.KERNELS[name] = sys.modules[__name__]
