@@ -4,13 +4,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <thread>
-#include <vector>
 
 namespace windeye {
 
-// Calls body(scratch, begin, end) until [0, count) is done. Threads are started per call and joined: nothing survives
-// that a fork could break, and starting one costs about 15 microseconds, against milliseconds of work.
+// Calls run(data) on so many threads at once, this one among them. Threads are borrowed from torch's OpenMP runtime where
+// there is one: after each operation of torch they wait in a busy loop for milliseconds, and threads of our own would
+// share the cores with them.
+void on_each_thread(int threads, void (*run)(void *), void *data);
+
+// Calls body(scratch, begin, end) until [0, count) is done; a thread that comes late, or never, only leaves more to others.
 template <class MakeScratch, class Body>
 void parallel(int64_t count, int64_t grain, int threads, MakeScratch make_scratch, Body body) {
     if (count <= 0) return;
@@ -24,11 +26,7 @@ void parallel(int64_t count, int64_t grain, int threads, MakeScratch make_scratc
             body(scratch, begin, std::min(count, begin + grain));
         }
     };
-    std::vector<std::thread> others;
-    others.reserve(threads - 1);
-    for (int t = 1; t < threads; ++t) others.emplace_back(work);
-    work();
-    for (auto &other : others) other.join();
+    on_each_thread(threads, [](void *data) { (*static_cast<decltype(work) *>(data))(); }, &work);
 }
 
 } // namespace windeye
