@@ -36,16 +36,23 @@ def test_the_readmes_table_is_the_committed_measurement():
     from windeye.bench.table import embed
 
     readme = (ROOT / "README.md").read_text()
-    result = json.loads((ROOT / "benchmarks" / "softmax-cpu.json").read_text())
-    assert embed(readme, result) == readme
+    assert embed(readme, committed("softmax")) == readme
 
 
-def test_the_table_of_goals_is_the_committed_measurement():
-    from windeye.bench.goals import embed
+def committed(suite):
+    return json.loads((ROOT / "benchmarks" / f"{suite}-cpu.json").read_text())
+
+
+def test_the_tables_of_the_performance_page_are_the_committed_measurements():
+    from windeye.bench import goals, lifetimes, recurrence, table
 
     page = (ROOT / "docs" / "performance.md").read_text()
-    result = json.loads((ROOT / "benchmarks" / "softmax-cpu.json").read_text())
-    assert embed(page, result) == page
+    made = goals.embed(page, committed("softmax"))
+    for suite in (recurrence, lifetimes):
+        name = suite.__name__.rsplit(".", 1)[-1]
+        rows = table.grid(suite.COLUMNS, suite.rows(committed(name)))
+        made = table.between(made, rows, f"<!-- {name} -->", f"<!-- end of {name} -->")
+    assert made == page
 
 
 def test_pages_of_the_site_exist():
