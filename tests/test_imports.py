@@ -37,6 +37,13 @@ def test_importing_loads_nothing_heavy():
     assert python(code) == "[]"
 
 
+def test_subpackages_come_when_they_are_asked_for():
+    assert python("import windeye, sys; print('windeye.models' in sys.modules)") == "False"
+    assert python("import windeye; print(windeye.models.create.__name__, windeye.nn.__name__)") == "create windeye.nn"
+    with pytest.raises(AttributeError, match="no attribute 'model'"):
+        __import__("windeye").model  # noqa: B018
+
+
 def test_the_command_line_starts_without_drawing():
     assert python("import windeye.cli.main, sys; print('matplotlib' in sys.modules)") == "False"
 

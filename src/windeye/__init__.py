@@ -1,5 +1,8 @@
 """windeye: every published way of restricting attention, on one small, proven, fast core."""
 
+from importlib import import_module
+from types import ModuleType
+
 from windeye.kernels.recurrence import decay
 from windeye.ops import attend, explain, linear_attention, merge, topw_expiry, topw_mask
 from windeye.patterns import (
@@ -42,3 +45,12 @@ __all__ = [
     "topw_expiry",
     "topw_mask",
 ]
+
+_ON_DEMAND = ("compat", "data", "memory", "models", "nn", "tiling", "train")
+"""Subpackages that `import windeye` leaves alone until they are asked for."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _ON_DEMAND:
+        return import_module(f"windeye.{name}")
+    raise AttributeError(f"module 'windeye' has no attribute {name!r}")
