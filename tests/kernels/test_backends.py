@@ -7,7 +7,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import windeye
 from oracles.problems import PROBLEMS, gradients, inputs, problems, truth
-from windeye.kernels.native import instruction_sets
+from windeye import Neighborhood
+from windeye.kernels.native import LARGE, instruction_sets
 
 NATIVE = pytest.param("cpu", marks=pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"))
 BACKENDS = [NATIVE, "reference"]
@@ -60,6 +61,22 @@ def test_equals_the_oracle_in_float64(problem, backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_equals_the_oracle_in_float32(problem, backend):
     check(problem, backend, torch.float32, 3e-6)
+
+
+@pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
+def test_large_tensors_on_several_threads_equal_the_reference():
+    """Large enough for outputs on huge pages, two strips of tiles, and threads that share the work."""
+    torch.set_num_threads(2)
+    pattern, shape = Neighborhood((5, 7)), (1, 24, 128, 2, 128)
+    exact = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    cast = [t.detach().float().requires_grad_() for t in exact]
+    assert cast[0].nbytes >= LARGE
+    found = []
+    for leaves, backend in ((cast, "cpu"), (exact, "reference")):
+        out = windeye.attend(*leaves, pattern, backend=backend)
+        found.append((out, *torch.autograd.grad(out.sin().sum(), leaves)))
+    for actual, expected in zip(*found, strict=True):
+        close(actual, expected, 3e-6)
 
 
 @pytest.mark.parametrize("backend", [NATIVE])

@@ -86,6 +86,10 @@ PROBLEMS = [
     Problem(Sliding(70), (151,), heads=1, kv_heads=1, head_dim=64, value_dim=64),
     Problem(Full(), (1,)),
     Problem(Neighborhood((3, 3, 3)), (3, 5, 7), heads=1, kv_heads=1, head_dim=1, value_dim=1),
+    # A last axis of more than 64 tokens: tiles are walked in several strips, the last one incomplete.
+    Problem(Neighborhood((2, 5)), (2, 131), heads=1, kv_heads=1),
+    Problem(Neighborhood((1, 2, 4), stride=(1, 1, 2)), (1, 2, 83), heads=1, kv_heads=1, bias=(1, 1, 3)),
+    Problem(Neighborhood((1, 3), dilation=(1, 2)) | Blocks(40), (2, 90), heads=1, kv_heads=1),
 ]
 
 
