@@ -20,8 +20,8 @@ TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3
 """How the module numbers the types of tensors."""
 
 LARGE = 2 * 2**20
-"""Bytes from which fresh tensors ask for huge pages. The system takes back large blocks when they are freed, so that
-every call pays a page fault per 4 KiB again: a third of a forward pass over 64 x 64 tokens on two threads."""
+"""Bytes from which fresh tensors ask for huge pages, of which one has as many. Blocks of tens of megabytes go back to
+the system when they are freed, and every call pays a page fault per 4 KiB again; smaller ones hardly feel it."""
 
 
 def instruction_sets() -> list[str]:

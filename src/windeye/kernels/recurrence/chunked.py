@@ -5,6 +5,8 @@ Autograd does the backward pass, so every device and second derivatives work.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 
@@ -23,20 +25,6 @@ def can_run(_problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    log_decay: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Four steps: states of chunks, a scan over them, the sums inside a chunk, and what the carried state adds."""
-    return plain.run(_form, problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths)
-
-
 def _form(
     problem: Problem,
     query: torch.Tensor,
@@ -45,6 +33,7 @@ def _form(
     log_decay: torch.Tensor | None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four steps: states of chunks, a scan over them, the sums inside a chunk, and what the carried state adds."""
     tokens = query.shape[1]
     if tokens == 0:
         return torch.zeros_like(value), state
@@ -70,6 +59,9 @@ def _form(
     scores = weight(problem.feature_map, q @ k.transpose(-1, -2))
     out = (scores * kept) @ v + since_start[..., None] * (phi_q @ torch.stack(states, dim=2))
     return out.flatten(2, 3)[:, :, :tokens].transpose(1, 2), state
+
+
+attend = partial(plain.run, _form)
 
 
 def _split(x: torch.Tensor, size: int) -> torch.Tensor:

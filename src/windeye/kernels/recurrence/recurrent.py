@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from windeye.kernels.recurrence import plain
@@ -17,20 +19,6 @@ def can_run(_problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    log_decay: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``state = exp(g_i) state + phi(k_i) v_i^T``, then ``out_i = phi(q_i) state``: a token sees itself undecayed."""
-    return plain.run(_form, problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths)
-
-
 def _form(
     problem: Problem,
     query: torch.Tensor,
@@ -39,6 +27,7 @@ def _form(
     log_decay: torch.Tensor | None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """``state = exp(g_i) state + phi(k_i) v_i^T``, then ``out_i = phi(q_i) state``: a token sees itself undecayed."""
     phi_q, phi_k = features(problem.feature_map, query), features(problem.feature_map, key)
     outs = []
     for i in range(query.shape[1]):
@@ -47,3 +36,6 @@ def _form(
         state = state + phi_k[:, i, :, :, None] * value[:, i, :, None, :]
         outs.append((phi_q[:, i, :, None, :] @ state)[..., 0, :])
     return torch.stack(outs, dim=1) if outs else torch.zeros_like(value), state
+
+
+attend = partial(plain.run, _form)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from windeye.kernels.recurrence import plain
@@ -17,20 +19,6 @@ def can_run(_problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    log_decay: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    lengths: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``sum_{j<=i} weight(<q_i, k_j>) exp(g_{j+1} + ... + g_i) v_j + exp(g_1 + ... + g_i) phi(q_i) state``."""
-    return plain.run(_form, problem, query, key, value, log_decay, initial_state, cu_seqlens, lengths)
-
-
 def _form(
     problem: Problem,
     query: torch.Tensor,
@@ -39,6 +27,7 @@ def _form(
     log_decay: torch.Tensor | None,
     state: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sum_{j<=i} weight(<q_i, k_j>) exp(g_{j+1} + ... + g_i) v_j + exp(g_1 + ... + g_i) phi(q_i) state``."""
     q, k, v = (t.transpose(1, 2) for t in (query, key, value))
     tokens = q.shape[2]
     scores = weight(problem.feature_map, q @ k.transpose(-1, -2))
@@ -58,6 +47,9 @@ def _form(
     else:
         after = state
     return out.transpose(1, 2), after
+
+
+attend = partial(plain.run, _form)
 
 
 def decay_between(log_decay: torch.Tensor) -> torch.Tensor:
