@@ -13,7 +13,7 @@ PACKAGES := $(shell find src -name __init__.py | sort | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.windeye-setup-$(PACKAGES)
 NATIVE := CMakeLists.txt $(wildcard csrc/*)
 
-.PHONY: setup demo test check quick docs bench clean
+.PHONY: setup demo test check quick docs bench tables clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,9 @@ docs: setup
 
 bench: setup
 	$(BIN)/windeye bench softmax
+
+tables: setup
+	$(BIN)/python -m windeye.bench.pages
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

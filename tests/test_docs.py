@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import json
 import pkgutil
 from pathlib import Path
 
@@ -32,27 +31,13 @@ def test_public_names_have_docstrings_with_examples():
             assert ">>>" in text, f"{name} has no example"
 
 
-def test_the_readmes_table_is_the_committed_measurement():
-    from windeye.bench.table import embed
+@pytest.mark.parametrize("page", ["readme", "performance"])
+def test_pages_show_the_committed_measurements(page):
+    """`make tables` writes them."""
+    from windeye.bench import pages
 
-    readme = (ROOT / "README.md").read_text()
-    assert embed(readme, committed("softmax")) == readme
-
-
-def committed(suite):
-    return json.loads((ROOT / "benchmarks" / f"{suite}-cpu.json").read_text())
-
-
-def test_the_tables_of_the_performance_page_are_the_committed_measurements():
-    from windeye.bench import goals, lifetimes, recurrence, table
-
-    page = (ROOT / "docs" / "performance.md").read_text()
-    made = goals.embed(page, committed("softmax"))
-    for suite in (recurrence, lifetimes):
-        name = suite.__name__.rsplit(".", 1)[-1]
-        rows = table.grid(suite.COLUMNS, suite.rows(committed(name)))
-        made = table.between(made, rows, f"<!-- {name} -->", f"<!-- end of {name} -->")
-    assert made == page
+    text = (ROOT / {"readme": "README.md", "performance": "docs/performance.md"}[page]).read_text()
+    assert getattr(pages, page)(text, pages.committed(ROOT)) == text
 
 
 def test_pages_of_the_site_exist():

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import windeye
-from windeye.bench import demo, peers, run, softmax, table
+from windeye.bench import demo, pages, peers, run, softmax
 from windeye.bench.timing import can_measure_memory, compare, peak_extra_bytes
 from windeye.cli.main import app
 from windeye.data import photograph
@@ -147,17 +147,17 @@ def fake_result(**flex):
 
 
 def test_the_table_is_made_from_the_result_and_put_between_its_marks():
-    result = fake_result(flex={"seconds": 0.21})
-    text = f"before\n{table.BEGIN}\nold\n{table.END}\nafter"
-    embedded = table.embed(text, result)
+    results = {"softmax": fake_result(flex={"seconds": 0.21})}
+    text = "before\n<!-- benchmark: softmax -->\nold\n<!-- end of benchmark -->\nafter"
+    embedded = pages.readme(text, results)
     assert "| 64x64, kernel 13 | 200 | 210 | 12.3 | 16.3x | 17.0x | 24.2x | 1.25x |" in embedded
     assert "old" not in embedded
     assert embedded.startswith("before\n")
     assert embedded.endswith("\nafter")
-    assert table.embed(embedded, result) == embedded
+    assert pages.readme(embedded, results) == embedded
     with pytest.raises(ValueError, match="no marks"):
-        table.embed("nothing", result)
-    assert table.rows(fake_result())[0][2] == ""
+        pages.readme("nothing", results)
+    assert softmax.rows(fake_result())[0][2] == ""
 
 
 def test_every_case_can_run_on_the_kernel_and_has_a_plan():

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from windeye.bench.softmax import CASES, Goal
-from windeye.bench.table import between, grid, ratio
+from windeye.bench.table import ratio
 
 COLUMNS = ("goal", "minimum", "aim", "measured", "")
-BEGIN, END = "<!-- goals: softmax -->", "<!-- end of goals -->"
 
 SLOWEST_GROWTH = 1.2
 """Time of 256 x 256 tokens over that of sixteen times 64 x 64."""
@@ -35,11 +34,6 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     found.append(("256x256 tokens over 16 times 64x64", f"{SLOWEST_GROWTH}x", "", f"{growth:.2f}x", growth_met))
     found.append(("Spearman of simulated and measured", f"{RANKED}", "", f"{rank:.2f}", rank_met))
     return found
-
-
-def embed(text: str, result: dict[str, Any]) -> str:
-    """The text with the table of goals between its two marks replaced."""
-    return between(text, grid(COLUMNS, rows(result)), BEGIN, END)
 
 
 def _row(name: str, goal: Goal, measured: float) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windeye.bench.softmax import Goal
 from windeye.bench.table import milliseconds, ratio
 from windeye.bench.timing import Candidate, can_measure_memory, compare, peak_extra_bytes
 from windeye.kernels.recurrence.decay import tnl_rates
@@ -20,8 +19,6 @@ from windeye.ops import linear_attention
 
 HEADS, HEAD_DIM = 8, 64
 ROUNDS = 9
-OVER_DENSE, OVER_TORCH = Goal(4, 8), Goal(2, 4)
-"""Forward and backward at 4,096 tokens over dense causal attention, and over the chunked form in torch."""
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 LONGEST_DENSE = 8192
 
@@ -214,4 +211,4 @@ def _dense(case: Case, tokens: int) -> Callable[[], None]:
     return step
 
 
-__all__ = ["CASES", "COLUMNS", "OVER_DENSE", "OVER_TORCH", "Case", "parts", "rows"]
+__all__ = ["CASES", "COLUMNS", "Case", "parts", "rows"]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from windeye.bench import peers
+from windeye.bench.table import milliseconds, ratio
 from windeye.bench.timing import can_measure_memory, compare, peak_extra_bytes
 from windeye.kernels.softmax import lanes
 from windeye.ops import explain
@@ -54,6 +55,8 @@ CASES = (
     Case("64x64, everything", Full(), (64, 64), Goal(0.9, 1.0), None),
 )  # fmt: skip
 
+COLUMNS = ("tokens, window", "dense", "Flex", "windeye", "over dense", "over Flex", "bound", "training over dense")
+
 RANKED = (
     "neighborhood 5", "neighborhood 9", "neighborhood 13", "neighborhood 13 stride 4", "neighborhood 16 stride 8",
     "neighborhood 16 stride 16", "neighborhood 21", "neighborhood 21 stride 8", "neighborhood 24 stride 8",
@@ -76,6 +79,30 @@ def parts(*, quick: bool = False) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "scaling", partial(_scaling, rounds)
     yield "memory", _memory
     yield "ranking", partial(_ranking, 3 if quick else 7)
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """One row per case: milliseconds of a forward pass, ratios, and the ratio of forward + backward."""
+    parts = result["parts"]
+    table: list[tuple[str, ...]] = []
+    for case in CASES:
+        forward = parts[f"forward {case.name}"]
+        training = parts[f"training {case.name}"]
+        timings = forward["timings"]
+        flex = timings.get("flex")
+        table.append(
+            (
+                case.name,
+                milliseconds(timings["dense"]["seconds"]),
+                milliseconds(flex["seconds"]) if flex else "",
+                milliseconds(timings["windeye"]["seconds"]),
+                ratio(forward["over_dense"]),
+                ratio(forward["over_flex"]) if flex else "",
+                ratio(forward["flop_bound"]),
+                ratio(training["over_dense"]),
+            )
+        )
+    return table
 
 
 def _forward(case: Case, rounds: int, *, flex: bool) -> dict[str, Any]:
@@ -219,4 +246,4 @@ def _predicted(pattern: Pattern, grid: tuple[int, ...]) -> tuple[float, float]:
     return simulated.op_speedup, prod(grid) ** 2 / work.visited_pairs
 
 
-__all__ = ["CASES", "Case", "Goal", "parts"]
+__all__ = ["CASES", "COLUMNS", "Case", "Goal", "parts", "rows"]

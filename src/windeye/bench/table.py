@@ -1,62 +1,13 @@
-"""Tables from committed results: the README shows them and a test keeps both equal."""
+"""Tables of results as text: Markdown, and how times and ratios are written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from windeye.bench.softmax import CASES
-
-COLUMNS = ("tokens, window", "dense", "Flex", "windeye", "over dense", "over Flex", "bound", "training over dense")
-BEGIN, END = "<!-- benchmark: softmax -->", "<!-- end of benchmark -->"
-
-
-def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """One row per case: milliseconds of a forward pass, ratios, and the ratio of forward + backward."""
-    parts = result["parts"]
-    table: list[tuple[str, ...]] = []
-    for case in CASES:
-        forward = parts[f"forward {case.name}"]
-        training = parts[f"training {case.name}"]
-        timings = forward["timings"]
-        flex = timings.get("flex")
-        table.append(
-            (
-                case.name,
-                milliseconds(timings["dense"]["seconds"]),
-                milliseconds(flex["seconds"]) if flex else "",
-                milliseconds(timings["windeye"]["seconds"]),
-                ratio(forward["over_dense"]),
-                ratio(forward["over_flex"]) if flex else "",
-                ratio(forward["flop_bound"]),
-                ratio(training["over_dense"]),
-            )
-        )
-    return table
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The table as Markdown, with the machine and versions it was measured on."""
-    machine, versions = result["machine"], result["versions"]
-    return (
-        f"{grid(COLUMNS, rows(result))}\n\n"
-        f"Milliseconds of a forward pass, float32, batch 1, 8 heads x 64; {machine['processor']}, "
-        f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
-    )
 
 
 def grid(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table; all columns but the first are numbers."""
     return "\n".join(map(_line, [columns, ["---", *["---:"] * (len(columns) - 1)], *lines]))
-
-
-def embed(text: str, result: dict[str, Any]) -> str:
-    """The text with the table between its two marks replaced.
-
-    Raises:
-        ValueError: the marks are missing.
-    """
-    return between(text, markdown(result), BEGIN, END)
 
 
 def between(text: str, inner: str, begin: str, end: str) -> str:

@@ -48,8 +48,7 @@ def bench(
         console.print(f"error: {error}; install the extra: pip install 'windeye[bench]'", style="red")
         raise typer.Exit(2) from None
     runs.save(result, target)
-    table = import_module("windeye.bench.table") if suite == "softmax" else measured
-    _show(table.COLUMNS, table.rows(result))
+    _show(measured.COLUMNS, measured.rows(result))
     typer.echo(f"wrote {target}")
 
 

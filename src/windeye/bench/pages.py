@@ -1,0 +1,63 @@
+"""The README and the performance page show what `benchmarks/` holds: `make tables` writes it, a test keeps it so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from windeye.bench import goals, lifetimes, recurrence, softmax
+from windeye.bench.table import between, grid
+
+Result = dict[str, Any]
+SUITES = ("softmax", "recurrence", "lifetimes")
+
+
+def committed(root: Path) -> dict[str, Result]:
+    """The results of every suite in a checkout."""
+    return {suite: json.loads((root / "benchmarks" / f"{suite}-cpu.json").read_text()) for suite in SUITES}
+
+
+def readme(text: str, results: dict[str, Result]) -> str:
+    """The README with the table of the softmax suite between its marks.
+
+    Raises:
+        ValueError: the marks are missing.
+    """
+    result = results["softmax"]
+    table = f"{grid(softmax.COLUMNS, softmax.rows(result))}\n\n{source(result, 'a forward pass')}"
+    return between(text, table, "<!-- benchmark: softmax -->", "<!-- end of benchmark -->")
+
+
+def performance(text: str, results: dict[str, Result]) -> str:
+    """The performance page with the goals of the softmax suite and the tables of the others between their marks.
+
+    Raises:
+        ValueError: the marks are missing.
+    """
+    reached = grid(goals.COLUMNS, goals.rows(results["softmax"]))
+    text = between(text, reached, "<!-- goals: softmax -->", "<!-- end of goals -->")
+    for name, suite, timed in (("recurrence", recurrence, "both passes"), ("lifetimes", lifetimes, "a forward pass")):
+        table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed)}"
+        text = between(text, table, f"<!-- {name} -->", f"<!-- end of {name} -->")
+    return text
+
+
+def source(result: Result, timed: str) -> str:
+    """Where the numbers of a table are from."""
+    machine, versions = result["machine"], result["versions"]
+    return (
+        f"Milliseconds of {timed}, float32 where nothing else is said, batch 1, 8 heads x 64; {machine['processor']}, "
+        f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
+    )
+
+
+def write(root: Path) -> None:
+    """Bring both pages of a checkout up to date."""
+    results = committed(root)
+    for path, page in ((root / "README.md", readme), (root / "docs" / "performance.md", performance)):
+        path.write_text(page(path.read_text(), results))
+
+
+if __name__ == "__main__":
+    write(Path())
