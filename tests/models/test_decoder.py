@@ -57,6 +57,7 @@ def test_the_contract_of_mixers_holds_for_the_whole_model(make, tmp_path):
     kit.assert_steps_are_the_whole(model, x, prefill=5)
     kit.assert_padding_invariant(model, x, other)
     kit.assert_lengths_are_padding_on_the_right(model, x, other)
+    kit.assert_packed_documents_are_alone(model, x, other, list(model.parameters()))
     kit.assert_rows_are_independent(model, x, other)
     kit.assert_state_survives_files(model, x, other, tmp_path / "state.safetensors")
     kit.assert_bytes_are_as_promised(model, x, model.state_bytes)

@@ -89,6 +89,10 @@ def test_lengths_are_padding_on_the_right(layer, x, other):
     kit.assert_lengths_are_padding_on_the_right(layer, x, other)
 
 
+def test_packed_documents_are_alone(layer, x, other):
+    kit.assert_packed_documents_are_alone(layer, x.requires_grad_(), other, [x, *layer.parameters()])
+
+
 def test_rows_are_independent(layer, x, other):
     kit.assert_rows_are_independent(layer, x, other)
 
@@ -176,8 +180,25 @@ def test_wrong_calls_are_refused(layer, x):
         layer(x, padding=padding, lengths=torch.tensor([1, 2, 3]))
     with pytest.raises(ValueError, match=r"lengths must be \[batch 3\], got shape \(2,\)"):
         layer(x, lengths=torch.tensor([1, 2]))
-    with pytest.raises(ValueError, match=r"state is of 3 sequences but x has batch 2"):
+    with pytest.raises(ValueError, match=r"state is of 3 sequences but x has 2"):
         layer(x[:2], state=state)
+    one, bounds = x[:1], torch.tensor([0, 5, 13])
+    with pytest.raises(ValueError, match=r"state is of 3 sequences but x has 2"):
+        layer(one, cu_seqlens=bounds, state=state)
+    with pytest.raises(ValueError, match=r"cu_seqlens packs documents and lengths pads them; give one of the two"):
+        layer(one, cu_seqlens=bounds, lengths=torch.tensor([13]))
+    with pytest.raises(ValueError, match=r"cu_seqlens packs documents and padding pads them; give one of the two"):
+        layer(one, cu_seqlens=bounds, padding=padding[:1])
+    with pytest.raises(ValueError, match=r"cu_seqlens needs batch 1, got batch 3"):
+        layer(x, cu_seqlens=bounds)
+    with pytest.raises(TypeError, match=r"cu_seqlens must be integers, got torch.float32"):
+        layer(one, cu_seqlens=bounds.float())
+    for wrong in (torch.tensor(13), torch.tensor([0]), bounds[None]):
+        with pytest.raises(ValueError, match=r"cu_seqlens must be \[documents \+ 1\], got shape"):
+            layer(one, cu_seqlens=wrong)
+    for wrong in ([0, 12], [1, 13], [0, 7, 5, 13], [0, 14, 13]):
+        with pytest.raises(ValueError, match=rf"must rise from 0 to the number of tokens 13, got \{wrong}"):
+            layer(one, cu_seqlens=torch.tensor(wrong))
 
 
 def test_the_state_of_another_layer_is_refused(x):

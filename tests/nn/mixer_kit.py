@@ -4,6 +4,8 @@ Each takes a call ``run(x, padding=..., lengths=..., state=..., return_state=...
 vectors, or a model with its tokens. ``other`` are inputs of the same shape with other contents.
 """
 
+from itertools import accumulate, pairwise
+
 import torch
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
@@ -100,6 +102,42 @@ def assert_lengths_are_padding_on_the_right(run, x, other):
     same_state(state, padded)
     more, _ = run(other, state=state, return_state=True)
     same(more, run(other, state=padded))
+
+
+def assert_packed_documents_are_alone(run, x, other, leaves):
+    """Documents packed into one row, wherever they end, are a loop over documents: in outputs, states, gradients, and
+    in what follows."""
+    n = x.shape[1]
+    nothing, state = run(x[:1, :0], cu_seqlens=torch.tensor([0, 0, 0]), return_state=True)
+    assert nothing.shape[:2] == (1, 0)
+    assert state.seen.tolist() == [0, 0]
+    for ends in [(n,), (0, 1, n), (n // 2, n // 2, n - 1, n, n), tuple(range(1, n + 1))]:
+        bounds = [0, *ends]
+        spans = [slice(a, b) for a, b in pairwise(bounds)]
+        cu_seqlens = torch.tensor(bounds, dtype=torch.int32)
+        out, state = run(x[:1], cu_seqlens=cu_seqlens, return_state=True)
+        state.check_integrity()
+        alone = [run(x[:1, span], return_state=True) for span in spans]
+        same(out, torch.cat([document for document, _ in alone], dim=1))
+        for row, (_, own) in enumerate(alone):
+            same_state(state.select(torch.tensor([row])), own)
+        # The documents go on, the last one longest now.
+        lengths = [n // len(spans)] * (len(spans) - 1)
+        bounds = [0, *accumulate([*lengths, n - sum(lengths)])]
+        more, after = run(other[:1], cu_seqlens=torch.tensor(bounds), state=state, return_state=True)
+        then = [
+            run(other[:1, slice(a, b)], state=own, return_state=True)
+            for (a, b), (_, own) in zip(pairwise(bounds), alone, strict=True)
+        ]
+        same(more, torch.cat([document for document, _ in then], dim=1))
+        for row, (_, own) in enumerate(then):
+            same_state(after.select(torch.tensor([row])), own)
+        if len(spans) <= 5:
+            cotangent = torch.randn_like(more)
+            one_by_one = torch.cat([document for document, _ in then], dim=1)
+            ours, theirs = (torch.autograd.grad((o * cotangent).sum(), leaves) for o in (more, one_by_one))
+            for a, b in zip(ours, theirs, strict=True):
+                same(a, b)
 
 
 def assert_rows_are_independent(run, x, other):

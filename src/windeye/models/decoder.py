@@ -16,7 +16,7 @@ from windeye.nn import GatedLinearUnit
 from windeye.nn.activations import Activation
 from windeye.nn.mixer import check_count
 from windeye.nn.norms import Norm, norm_of
-from windeye.nn.padding import Alignment, blank_after, check_padding
+from windeye.nn.padding import layout_of
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ class DecoderLM(nn.Module):
 
     @overload
     def forward(
-        self, ids: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ..., state: State | None = ...,
-        return_state: Literal[False] = ...,
+        self, ids: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ...,
+        cu_seqlens: Tensor | None = ..., state: State | None = ..., return_state: Literal[False] = ...,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def forward(
-        self, ids: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ..., state: State | None = ...,
-        return_state: Literal[True],
+        self, ids: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ...,
+        cu_seqlens: Tensor | None = ..., state: State | None = ..., return_state: Literal[True],
     ) -> tuple[Tensor, HybridState]: ...  # fmt: skip
 
     def forward(
@@ -133,6 +133,7 @@ class DecoderLM(nn.Module):
         *,
         padding: Bool[Tensor, "batch n"] | None = None,
         lengths: Int[Tensor, " batch"] | None = None,
+        cu_seqlens: Int[Tensor, " bounds"] | None = None,
         state: State | None = None,
         return_state: bool = False,
     ) -> Float[Tensor, "batch n vocab"] | tuple[Tensor, HybridState]:
@@ -142,29 +143,27 @@ class DecoderLM(nn.Module):
             ids: tokens in order.
             padding: True where there is no token, on any side; logits are zero there.
             lengths: padding on the right, as the number of true tokens.
+            cu_seqlens: documents packed one after the other into batch 1, as rising bounds ``0 .. n``; none sees
+                another, and states have a row per document. Costs what a batch of ``documents x longest`` costs.
             state: the past that these tokens continue.
             return_state: also return the past including these tokens.
 
         Raises:
             ValueError, TypeError: shapes or types do not fit; names the argument and the values.
         """
-        check_padding(padding, lengths, *self._sizes(ids))
-        if padding is not None:
-            alignment = Alignment.of(padding)
-            hidden, after = self.hidden(alignment.to_front(ids), lengths=alignment.lengths, state=state)
-            logits = alignment.back(self.logits(hidden))
-        else:
-            hidden, after = self.hidden(ids, lengths=lengths, state=state)
-            logits = self.logits(hidden)
-            if lengths is not None:
-                logits = blank_after(logits, lengths)
+        _check(ids)
+        layout = layout_of(ids, padding, lengths, cu_seqlens)
+        hidden, after = self.hidden(layout.to_front(ids), lengths=layout.lengths, state=state)
+        # Back before the head, which has no bias: it is not spent on padding, and zeros stay zeros.
+        logits = self.logits(layout.back(hidden))
         return (logits, after) if return_state else logits
 
     def hidden(
         self, ids: Int[Tensor, "batch n"], *, lengths: Int[Tensor, " batch"] | None = None, state: State | None = None
     ) -> tuple[Float[Tensor, "batch n dim"], HybridState]:
         """What the head reads, and the state: for those who need logits of few places."""
-        check_padding(None, lengths, *self._sizes(ids))
+        _check(ids)
+        layout_of(ids, lengths=lengths)
         x = self.dropout(self.embedding(ids) * self.config.embedding_scale)
         states: list[State] = []
         for block, before in zip(self.blocks, self._per_layer(state), strict=True):
@@ -188,8 +187,7 @@ class DecoderLM(nn.Module):
             raise ValueError(f"state must be a HybridState of {layers} layers, as this model returns it")
         return state.layers
 
-    def _sizes(self, ids: Tensor) -> tuple[int, int]:
-        if ids.dim() != 2:
-            raise ValueError(f"ids must be [batch, tokens], got shape {tuple(ids.shape)}")
-        batch, n = ids.shape
-        return batch, n
+
+def _check(ids: Tensor) -> None:
+    if ids.dim() != 2:
+        raise ValueError(f"ids must be [batch, tokens], got shape {tuple(ids.shape)}")

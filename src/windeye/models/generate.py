@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from windeye.memory import State
 from windeye.models.decoder import DecoderLM
 from windeye.models.sampling import Sampling
-from windeye.nn.padding import Alignment, check_padding
+from windeye.nn.padding import layout_of
 
 
 @torch.no_grad()
@@ -57,20 +57,16 @@ def generate(
         raise ValueError(f"max_new_tokens must be at least 0, got {max_new_tokens}")
     sampling = Sampling(temperature, top_k, top_p)
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
-    check_padding(padding, None, *ids.shape)
-    lengths = torch.full(ids.shape[:1], ids.shape[1], device=ids.device)
-    right = None
-    if padding is not None:
-        alignment = Alignment.of(padding)
-        ids, lengths = alignment.to_front(ids), alignment.lengths
-        right = lengths
+    layout = layout_of(ids, padding)
+    ids = layout.to_front(ids)
+    lengths = torch.full(ids.shape[:1], ids.shape[1], device=ids.device) if layout.lengths is None else layout.lengths
     if not bool((lengths > 0).all()):
         raise ValueError(f"every prompt needs a token, got lengths {lengths.tolist()}")
 
     new: list[Tensor] = []
     done = torch.zeros_like(lengths, dtype=torch.bool)
     with _evaluating(model):
-        hidden, state = model.hidden(ids, lengths=right, state=state)
+        hidden, state = model.hidden(ids, lengths=layout.lengths, state=state)
         last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         while len(new) < max_new_tokens:
             token = sampling.choose(model.logits(last), generator)

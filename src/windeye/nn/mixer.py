@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from windeye.memory import State
-from windeye.nn.padding import Alignment, blank_after, check_padding
+from windeye.nn.padding import layout_of
 
 S = TypeVar("S")
 
@@ -42,13 +42,13 @@ class SequenceMixer(nn.Module, ABC):
 
     @overload
     def forward(
-        self, x: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ..., state: State | None = ...,
-        return_state: Literal[False] = ...,
+        self, x: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ...,
+        cu_seqlens: Tensor | None = ..., state: State | None = ..., return_state: Literal[False] = ...,
     ) -> Tensor: ...  # fmt: skip
     @overload
     def forward(
-        self, x: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ..., state: State | None = ...,
-        return_state: Literal[True],
+        self, x: Tensor, *, padding: Tensor | None = ..., lengths: Tensor | None = ...,
+        cu_seqlens: Tensor | None = ..., state: State | None = ..., return_state: Literal[True],
     ) -> tuple[Tensor, State]: ...  # fmt: skip
 
     def forward(
@@ -57,6 +57,7 @@ class SequenceMixer(nn.Module, ABC):
         *,
         padding: Bool[Tensor, "batch n"] | None = None,
         lengths: Int[Tensor, " batch"] | None = None,
+        cu_seqlens: Int[Tensor, " bounds"] | None = None,
         state: State | None = None,
         return_state: bool = False,
     ) -> Float[Tensor, "batch n dim"] | tuple[Tensor, State]:
@@ -66,6 +67,9 @@ class SequenceMixer(nn.Module, ABC):
             x: tokens in order.
             padding: True where there is no token, on any side.
             lengths: padding on the right, as the number of true tokens; cheaper than ``padding``.
+            cu_seqlens: documents packed one after the other into batch 1, as rising bounds ``0 .. n``; none sees
+                another, and states have a row per document. Each is laid out as a row, so that time and memory are
+                those of ``documents x longest`` tokens: pack documents of similar lengths.
             state: the past that these tokens continue; None if they are the first.
             return_state: also return the past including these tokens.
 
@@ -74,17 +78,12 @@ class SequenceMixer(nn.Module, ABC):
         """
         if x.dim() != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be [batch, tokens, dim {self.dim}], got shape {tuple(x.shape)}")
-        check_padding(padding, lengths, x.shape[0], x.shape[1])
-        if state is not None and state.seen.shape[0] != x.shape[0]:
-            raise ValueError(f"state is of {state.seen.shape[0]} sequences but x has batch {x.shape[0]}")
-        if padding is not None:
-            alignment = Alignment.of(padding)
-            out, state = self.mix(alignment.to_front(x), alignment.lengths, state)
-            out = alignment.back(out)
-        else:
-            out, state = self.mix(x, lengths, state)
-            if lengths is not None:
-                out = blank_after(out, lengths)
+        layout = layout_of(x, padding, lengths, cu_seqlens)
+        rows = layout.to_front(x)
+        if state is not None and state.seen.shape[0] != rows.shape[0]:
+            raise ValueError(f"state is of {state.seen.shape[0]} sequences but x has {rows.shape[0]}")
+        out, state = self.mix(rows, layout.lengths, state)
+        out = layout.back(out)
         return (out, state) if return_state else out
 
     def step(self, x: Float[Tensor, "batch dim"], state: State | None) -> tuple[Float[Tensor, "batch dim"], State]:
