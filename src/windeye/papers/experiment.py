@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from windeye.report import Evidence, Recorder
+from windeye.report import BUDGETS, Budget, Evidence, Recorder
+from windeye.train.threads import one_thread
 
-Budget = Literal["smoke", "default", "full"]
-BUDGETS: tuple[Budget, ...] = ("smoke", "default", "full")
+__all__ = ["BUDGETS", "Budget", "Experiment", "Run", "one_thread"]
 
 
 def _silent(_part: str, _done: float) -> None:
@@ -41,16 +40,3 @@ class Experiment(Protocol):
     SEEDS: dict[Budget, tuple[int, ...]]
 
     def experiment(self, run: Run) -> Evidence: ...
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Numbers do not depend on how many cores are free, and tensors this small gain nothing from more."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
