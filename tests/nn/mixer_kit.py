@@ -24,7 +24,7 @@ def same_state(actual, expected):
     assert torch.equal(actual.seen, expected.seen)
     for name, ours in actual.tensors().items():
         theirs = expected.tensors()[name]
-        if name in ("key", "value"):
+        if name in ("key", "value", "score", "position"):
             for row, seen in enumerate(actual.seen.tolist()):
                 held = min(seen, ours.shape[1], theirs.shape[1])
                 same(ours[row, ours.shape[1] - held :], theirs[row, theirs.shape[1] - held :])

@@ -17,6 +17,8 @@ from windeye.ops import attend, topw_expiry
 from windeye.patterns import Expiry
 
 HEADS, HEAD_DIM = 8, 64
+STEPS = 20
+"""Tokens that are decoded, one by one, in a measurement."""
 ROUNDS = 9
 
 
@@ -142,24 +144,27 @@ def _decode(rounds: int, lengths: tuple[int, ...]) -> dict[str, Any]:
     """Milliseconds per token after so many tokens: a cache of 512 keys against attention over all of them."""
     measured = {}
     for tokens in lengths:
-        ours, (queries, key, value) = _tensors(tokens)
-        cache = TopwCache.empty(512, *ours[1:])
-        new = [t[:, :1] if t.dim() == 4 else t[..., :1] for t in ours]
-        query = queries[:, :, :1]
+        ours, (queries, keys, values) = _tensors(tokens + STEPS)
+        past, *new = (
+            [t[:, at] if t.dim() == 4 else t[..., at] for t in ours]
+            for at in (slice(tokens), *(slice(i, i + 1) for i in range(tokens, tokens + STEPS)))
+        )
+        query, key, value = queries[:, :, :1], keys[:, :, :tokens], values[:, :, :tokens]
+        with torch.no_grad():
+            _, filled = TopwCache.empty(512, *past[1:]).step(*past)
 
-        def steps(cache: TopwCache = cache, new: list[Tensor] = new) -> None:
-            for _ in range(20):
-                cache.step(*new)
+        def steps(cache: TopwCache = filled, new: list[list[Tensor]] = new) -> None:
+            for token in new:
+                _, cache = cache.step(*token)
 
         def dense(query: Tensor = query, key: Tensor = key, value: Tensor = value) -> None:
-            for _ in range(20):
+            for _ in range(STEPS):
                 F.scaled_dot_product_attention(query, key, value)
 
         with torch.no_grad():
-            cache.step(*ours)
             timings = compare({"dense": dense, "windeye": steps}, baseline="dense", rounds=rounds)
         measured[str(tokens)] = {
-            "milliseconds": {name: 1000 * timing.seconds / 20 for name, timing in timings.items()},
+            "milliseconds": {name: 1000 * timing.seconds / STEPS for name, timing in timings.items()},
             "over_dense": timings["windeye"].speedup,
         }
     return measured

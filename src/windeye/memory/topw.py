@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from windeye.memory.tensors import TensorState
 from windeye.ops import attend, topw_expiry
@@ -19,12 +21,12 @@ EMPTY = -1
 
 @dataclass
 class TopwCache(TensorState):
-    """Keys, values and scores of the ``w`` best tokens so far, for each head: exact, and of constant size.
+    """Keys, values and scores of the ``w`` best tokens so far, for each head: exact, and of bounded size.
 
     A key that was dropped never returns, so that nothing else of the past can matter to later queries: a step over the
     cache equals the row of a pass over the whole sequence, for every way to cut the sequence into steps. Where
-    several score heads share a key head each keeps keys of its own. Unlike other states it changes in place, and
-    ``seen`` counts padded tokens too: they hold places in the order of the sequence.
+    several score heads share a key head each keeps keys of its own. Entries stand in the order of the sequence, the
+    newest last; a sequence that has fewer than others has empty places in front. It grows to ``w`` places and stays.
 
     Source: dma spec, properties 1 and 4.
 
@@ -34,20 +36,23 @@ class TopwCache(TensorState):
         >>> score = torch.randn(1, 2, 100, dtype=torch.float64)
         >>> whole = windeye.attend(q, k, v, windeye.Expiry(windeye.topw_expiry(score, 16)), bias=score)
         >>> cache = TopwCache.empty(16, k, v, score)
-        >>> steps = [slice(0, 60), slice(60, 99), slice(99, 100)]
-        >>> outs = [cache.step(q[:, s], k[:, s], v[:, s], score[..., s]) for s in steps]
+        >>> outs = []
+        >>> for s in (slice(0, 60), slice(60, 99), slice(99, 100)):
+        ...     out, cache = cache.step(q[:, s], k[:, s], v[:, s], score[..., s])
+        ...     outs.append(out)
         >>> torch.allclose(torch.cat(outs, dim=1), whole)
         True
         >>> cache.key.shape
         torch.Size([1, 16, 2, 8])
     """
 
-    key: Float[Tensor, "batch w heads head_dim"]
-    value: Float[Tensor, "batch w heads value_dim"]
-    score: Float[Tensor, "batch heads w"]
+    key: Float[Tensor, "batch places heads head_dim"]
+    value: Float[Tensor, "batch places heads value_dim"]
+    score: Float[Tensor, "batch places heads"]
     """-inf in places that are empty."""
-    position: Int[Tensor, "batch heads w"]
-    """Where in the sequence each entry stood; `EMPTY` in places that are empty. In no order."""
+    position: Int[Tensor, "batch places heads"]
+    """Where in the sequence each entry stood, ascending; `EMPTY` in places that are empty."""
+    w: int
     window: int | None = None
 
     @classmethod
@@ -60,7 +65,7 @@ class TopwCache(TensorState):
         *,
         window: int | None = None,
     ) -> Self:
-        """A cache with ``w`` empty places per head for tokens like these, whose contents are not read.
+        """A cache before the first token, for tokens like these, whose contents are not read.
 
         Args:
             w: keys that each query keeps, at least 1.
@@ -77,10 +82,11 @@ class TopwCache(TensorState):
         batch, heads = key.shape[0], _heads(key, score)
         return cls(
             seen=torch.zeros(batch, dtype=torch.int64, device=key.device),
-            key=key.new_zeros(batch, w, heads, key.shape[-1]),
-            value=value.new_zeros(batch, w, heads, value.shape[-1]),
-            score=score.new_full((batch, heads, w), -torch.inf),
-            position=torch.full((batch, heads, w), EMPTY, device=key.device),
+            key=key.new_empty(batch, 0, heads, key.shape[-1]),
+            value=value.new_empty(batch, 0, heads, value.shape[-1]),
+            score=score.new_empty(batch, 0, heads),
+            position=torch.empty(batch, 0, heads, dtype=torch.int64, device=key.device),
+            w=w,
             window=window,
         )
 
@@ -92,92 +98,103 @@ class TopwCache(TensorState):
         score: Float[Tensor, "batch score_heads new"],
         *,
         scale: float | None = None,
-        key_padding: Bool[Tensor, "batch new"] | None = None,
-        backend: str = "auto",
-    ) -> Float[Tensor, "batch new heads value_dim"]:
-        """Take in new tokens and attend from them; one token in constant time, many as in a pass over all of them.
+        lengths: Int[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch new heads value_dim"], Self]:
+        """What new tokens see, and the cache that they leave; this one stays as it was.
 
-        The cache changes in place; with gradients its tensors are replaced, so that the graph stays whole.
+        One token takes a time that does not depend on how many came before, many take that of a pass over all of them.
+
+        Args:
+            query, key, value, score: of the new tokens, in order.
+            scale: of the logits; default ``head_dim ** -0.5``.
+            lengths: true tokens of each sequence where they are padded on the right. Padding is neither kept nor
+                counted, whatever it holds; its outputs are arbitrary.
 
         Raises:
-            ValueError, TypeError: tensors do not fit the cache or each other; names the argument and values.
+            ValueError, TypeError: tensors do not fit the cache or each other, or a score is NaN; names the argument
+                and values.
         """
         self._check(query, key, value, score)
-        heads = self.score.shape[1]
-        key, value = (t.repeat_interleave(heads // t.shape[2], dim=2) for t in (key, value))
-        score = score.repeat_interleave(heads // score.shape[1], dim=1)
-        if key.shape[1] == 1:
-            return self._one(query, key, value, score, key_padding, scale, backend)
-        return self._many(query, key, value, score, key_padding, scale, backend)
+        heads = self.key.shape[2]
+        score = _spread(score, heads, dim=1)
+        if key.shape[1] == 1 and lengths is None:
+            after = self._with_one(_spread(key, heads), _spread(value, heads), score.transpose(1, 2))
+            return _row(query, after.key, after.value, after._shown(), scale), after
+        return self._many(query, key, value, score, scale, lengths)
 
-    def _one(
-        self, query: Tensor, key: Tensor, value: Tensor, score: Tensor, hidden: Tensor | None, scale: float | None,
-        backend: str,
-    ) -> Tensor:  # fmt: skip
-        """Put the token in the place of the worst entry, if it is better, and attend over the places."""
-        new = score[..., 0]
-        if new.isnan().any():
+    def _with_one(self, key: Tensor, value: Tensor, score: Tensor) -> Self:
+        """One token more; in a full cache it takes the place of the worst entry of each head, if it is better."""
+        _, places, heads, _ = self.key.shape
+        own, seen = (self.key, self.value, self.score, self.position), self.seen[:, None, None]
+        new = (key, value, score, seen.expand(-1, -1, heads))
+        if bool(score.isnan().any()):
             raise ValueError("score is NaN; a NaN has no rank")
-        worst = self.score.amin(dim=-1)
-        oldest = self.position.masked_fill(self.score > worst[..., None], torch.iinfo(torch.int64).max)
-        place = oldest.argmin(dim=-1)
-        taken = new >= worst  # of equal scores the later token wins
-        if hidden is not None:
-            taken = taken & ~hidden
-        self._write(place, taken, key[:, 0], value[:, 0], new)
-        self.seen = self.seen + 1
-        w = self.score.shape[-1]
-        lives = self.position != EMPTY
-        if self.window is not None:
-            lives = lives & (self.position > self.seen[:, None, None] - 1 - self.window)
-        # Places have no order: all that live are older than the query, which stands on the last one.
-        table = Expiry(torch.where(lives, w, 0).int())
-        return attend(query, self.key, self.value, table, bias=self.score, scale=scale, backend=backend)
+        if places < self.w:
+            return self._replaced(self.seen + 1, [torch.cat(pair, dim=1) for pair in zip(own, new, strict=True)])
+        worst, place = self.score.min(dim=1, keepdim=True)  # of several the first, which is the oldest
+        taken = score >= worst  # of equal scores the later token wins
+        if not bool(taken.any()):
+            return replace(self, seen=self.seen + 1)
+        # Entries after the one that leaves move up by a place, that is by a row of all heads.
+        moves = taken & (torch.arange(places, device=key.device)[:, None] >= place)
+        row = torch.arange(moves.numel(), device=key.device) + heads * moves.flatten()
+        row = row.clamp(max=moves.numel() - 1)
+        kept = [t.flatten(0, 2).index_select(0, row).view_as(t) for t in own]
+        for tensor, comes in zip(kept, new, strict=True):
+            last = tensor[:, -1:]
+            last.copy_(torch.where(taken if last.dim() == 3 else taken[..., None], comes, last))
+        return self._replaced(self.seen + 1, kept)
 
-    def _write(self, place: Tensor, taken: Tensor, key: Tensor, value: Tensor, score: Tensor) -> None:
-        if torch.is_grad_enabled() and any(
-            t.requires_grad for t in (self.key, self.value, self.score, key, value, score)
-        ):
-            self.key, self.value, self.score = self.key.clone(), self.value.clone(), self.score.clone()
-        batch, heads = (torch.arange(n, device=place.device) for n in place.shape)
-        at, batch = (batch[:, None], place, heads), batch[:, None]
-        wide = taken[..., None]
-        self.key[at] = torch.where(wide, key, self.key[at])
-        self.value[at] = torch.where(wide, value, self.value[at])
-        at = (batch, heads, place)
-        self.score[at] = torch.where(taken, score, self.score[at])
-        self.position[at] = torch.where(taken, self.seen[:, None], self.position[at])
+    def _replaced(self, seen: Tensor, tensors: Sequence[Tensor]) -> Self:
+        key, value, score, position = tensors
+        return replace(self, seen=seen, key=key, value=value, score=score, position=position)
+
+    def _shown(self) -> Float[Tensor, "batch places heads"]:
+        """Scores as the newest token sees them: -inf where an entry has outlived the window."""
+        if self.window is None:
+            return self.score
+        return self.score.masked_fill(self.position < self.seen[:, None, None] - self.window, -torch.inf)
 
     def _many(
-        self, query: Tensor, key: Tensor, value: Tensor, score: Tensor, hidden: Tensor | None, scale: float | None,
-        backend: str,
-    ) -> Tensor:  # fmt: skip
-        """A pass over the cache, in the order of the sequence, followed by the new tokens."""
+        self, query: Tensor, key: Tensor, value: Tensor, score: Tensor, scale: float | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Self]:
+        """A pass over the entries followed by the new tokens."""
         new = key.shape[1]
-        w = self.score.shape[-1]
-        order = self.position.argsort(dim=-1)
-        here = self.seen[:, None] + torch.arange(new, device=key.device)
-        position = torch.cat((self.position.gather(-1, order), here[:, None].expand(-1, order.shape[1], -1)), dim=-1)
-        key, value = (torch.cat((_taken(old, order), t), dim=1) for old, t in ((self.key, key), (self.value, value)))
-        score = torch.cat((self.score.gather(-1, order), score), dim=-1)
-        # Empty places come first, and as many in every head.
-        absent = position[:, 0] == EMPTY
-        if hidden is not None:
-            absent[:, w:] |= hidden
-        expiry = topw_expiry(score, w, key_padding=absent)
+        batch, places, heads, _ = self.key.shape
+        total = places + new
+        here = torch.arange(new, device=key.device)
+        position = (self.seen[:, None] + here)[:, None].expand(-1, heads, -1)
+        absent = torch.zeros(batch, new, dtype=torch.bool, device=key.device)
+        if lengths is not None:
+            absent = here >= lengths[:, None].to(key.device)
+            score = score.masked_fill(absent[:, None], -torch.inf)
+        if places:
+            key, value = (
+                torch.cat((old, _spread(t, heads)), dim=1) for old, t in ((self.key, key), (self.value, value))
+            )
+            score = torch.cat((self.score.transpose(1, 2), score), dim=-1)
+            position = torch.cat((self.position.transpose(1, 2), position), dim=-1)
+            absent = torch.cat((self.position[..., 0] == EMPTY, absent), dim=-1)  # the same in every head
+        expiry = topw_expiry(score, self.w, key_padding=absent if places or lengths is not None else None)
         lives = expiry
         if self.window is not None:
-            last = position + self.window - self.seen[:, None, None] + w
+            last = position - self.seen[:, None, None] + (places + self.window)
             lives = torch.minimum(expiry, last.int())
-        out = attend(query, key, value, Expiry(lives), bias=score, scale=scale, backend=backend)
-        stays = expiry == w + new
-        order = stays.int().argsort(dim=-1, stable=True)[..., new:]
+        out = attend(query, key, value, Expiry(lives), bias=score, scale=scale)
+        stays = expiry == total
+        order = stays.int().argsort(dim=-1, stable=True)[..., max(0, total - self.w) :]
         stays = stays.gather(-1, order)
-        self.key, self.value = _taken(key, order), _taken(value, order)
-        self.score = score.gather(-1, order).masked_fill(~stays, -torch.inf)
-        self.position = position.gather(-1, order).masked_fill(~stays, EMPTY)
-        self.seen = self.seen + new
-        return out
+        score = score.gather(-1, order).masked_fill(~stays, -torch.inf)
+        position = position.gather(-1, order).masked_fill(~stays, EMPTY)
+        return out, self._replaced(
+            self.seen + (new if lengths is None else lengths.to(self.seen.device)),
+            (_taken(key, order), _taken(value, order), score.mT.contiguous(), position.mT.contiguous()),
+        )
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Scores keep their type: rounded ones would rank otherwise than those of the tokens that follow."""
+        moved = super().to(device, dtype)
+        return replace(moved, score=self.score.to(device))
 
     def _check(self, query: Tensor, key: Tensor, value: Tensor, score: Tensor) -> None:
         shapes = ", ".join(str(tuple(t.shape)) for t in (query, key, value, score))
@@ -203,17 +220,16 @@ class TopwCache(TensorState):
             )
 
     def check_integrity(self) -> None:
-        """Entries are distinct tokens that were seen; empty places rank below all; heads hold equally many."""
+        """Entries are tokens that were seen, in order, as many in each head; empty places rank below all."""
         super().check_integrity()
         filled = self.position != EMPTY
+        assert self.key.shape[1] <= self.w, "there are more places than entries may be kept"
         assert (self.position < self.seen[:, None, None]).all(), "an entry stands after what was seen"
         assert torch.isneginf(self.score[~filled]).all(), "an empty place has a score"
-        counts = filled.sum(dim=-1)
-        assert (counts == counts[:, :1]).all(), "heads hold different numbers of keys"
-        assert (counts <= self.seen[:, None]).all(), "more entries than tokens"
-        ordered = self.position.sort(dim=-1).values
-        twice = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] != EMPTY)
-        assert not twice.any(), "a token is kept twice"
+        counts = filled.sum(dim=1)
+        assert (counts == self.seen.clamp(max=self.w)[:, None]).all(), "a head does not hold all that it should"
+        before, after = self.position[:, :-1], self.position[:, 1:]
+        assert ((before < after) | (before == EMPTY)).all(), "entries are not in the order of the sequence"
 
 
 def _heads(key: Tensor, score: Tensor) -> int:
@@ -224,7 +240,28 @@ def _heads(key: Tensor, score: Tensor) -> int:
     return many
 
 
+def _spread(tensor: Tensor, heads: int, dim: int = 2) -> Tensor:
+    """One head for each of ``heads`` that share it."""
+    sharing = heads // tensor.shape[dim]
+    return tensor if sharing == 1 else tensor.repeat_interleave(sharing, dim=dim)
+
+
 def _taken(tokens: Tensor, order: Tensor) -> Tensor:
-    """``tokens`` [batch, n, heads, dim] in the order [batch, heads, m] of each head."""
-    index = order.transpose(1, 2)[..., None]
-    return tokens.gather(1, index.expand(-1, -1, -1, tokens.shape[-1]))
+    """``tokens`` [batch, n, kv_heads, dim] in the order [batch, heads, m] of each head, copied row by row."""
+    batch, n, kv_heads, dim = tokens.shape
+    heads, m = order.shape[1:]
+    head = torch.arange(heads, device=order.device) // (heads // kv_heads)
+    sequence = torch.arange(batch, device=order.device)[:, None, None]
+    row = (sequence * n + order.transpose(1, 2)) * kv_heads + head
+    return tokens.flatten(0, 2).index_select(0, row.flatten()).view(batch, m, heads, dim)
+
+
+def _row(query: Tensor, key: Tensor, value: Tensor, score: Tensor, scale: float | None) -> Tensor:
+    """Attention of one token over all entries. One query leaves the lanes of our kernel idle; torch's is faster."""
+    batch, heads = key.shape[0], key.shape[2]
+    sharing = query.reshape(batch, heads, -1, query.shape[-1])  # query heads that share entries, as if they were tokens
+    bias = score.transpose(1, 2)[:, :, None]
+    out = F.scaled_dot_product_attention(
+        sharing, key.transpose(1, 2), value.transpose(1, 2), attn_mask=bias, scale=scale
+    )
+    return out.reshape(batch, 1, -1, value.shape[-1])
