@@ -4,7 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from windeye.kernels.recurrence import decay
-from windeye.ops import attend, explain, linear_attention, merge, topw_expiry, topw_mask
+from windeye.ops import associative_memory, attend, explain, linear_attention, merge, topw_expiry, topw_mask
 from windeye.patterns import (
     Blocks,
     Causal,
@@ -37,6 +37,7 @@ __all__ = [
     "Sinks",
     "Sliding",
     "TileWindow",
+    "associative_memory",
     "attend",
     "decay",
     "explain",
