@@ -1,0 +1,55 @@
+"""What is compared: every mechanism by name, as the blocks that stand behind the skeleton's convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from windeye.models import AttentionSpec, LightningSpec, MixerSpec, TaylorSpec
+
+Mixers = tuple[MixerSpec, ...]
+
+BASELINE = "softmax"
+"""Among the rows whatever is asked for."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A mechanism: its name, what it is in words, and its blocks for a number of heads."""
+
+    name: str
+    words: str
+    mixers: Callable[[int], Mixers]
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("softmax", "softmax attention over the past", lambda heads: (AttentionSpec(heads),)),
+        Arm("window", "softmax attention over the last 32 tokens", lambda heads: (AttentionSpec(heads, window=32),)),
+        Arm("tnl", "lightning attention: a decay per head, norm and gate", lambda heads: (LightningSpec(heads),)),
+        Arm(
+            "based",
+            "Taylor linear attention with 16 features, then a window of 16",
+            lambda heads: (TaylorSpec(heads, feature_dim=16), AttentionSpec(heads, window=16)),
+        ),
+    )
+}
+
+
+def selected(names: Sequence[str] | None) -> tuple[Arm, ...]:
+    """The arms of these names in the order of `ARMS`, the baseline always among them; all for None.
+
+    Raises:
+        ValueError: an unknown name; says which there are.
+
+    Example:
+        >>> [arm.name for arm in selected(["window"])]
+        ['softmax', 'window']
+    """
+    if names is None:
+        return tuple(ARMS.values())
+    unknown = [name for name in names if name not in ARMS]
+    if unknown:
+        raise ValueError(f"unknown arm {unknown[0]!r}; known are {', '.join(ARMS)}")
+    return tuple(arm for arm in ARMS.values() if arm.name in names or arm.name == BASELINE)

@@ -1,0 +1,152 @@
+"""Associative recall: the same skeleton, examples and budget for every mixer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
+
+from torch import nn
+
+from windeye.compare.skeleton import decoder
+from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, silent, trained
+from windeye.data.sequences import Fresh, Sequences, check_integer
+from windeye.data.tasks import MQAR
+from windeye.models import DecoderLM, MixerSpec
+from windeye.train import score
+
+UNIFORM = MQAR(vocabulary=256, length=64, pairs=16, power=1.0, filler="zero")
+"""Queries lie anywhere with equal chance and the rest is empty: what is measured is how much is remembered, and not how
+soon it is asked for."""
+
+
+@dataclass(frozen=True)
+class RecallPlan:
+    """What every arm is trained on and for how long.
+
+    Args:
+        task: the examples.
+        dim: channels of the decoder, which has no channel mixers.
+        steps, batch_size: fresh examples in every step.
+        rates: of which each arm takes the one that is best on the pilot's seed.
+        held_out: examples that accuracy is taken on.
+        every: steps between evaluations.
+        enough: accuracy at which training ends; None trains to the end.
+
+    Raises:
+        ValueError, TypeError: naming the argument and what would be valid.
+    """
+
+    task: MQAR = UNIFORM
+    dim: int = 64
+    steps: int = 1000
+    batch_size: int = 32
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    held_out: int = 256
+    every: int = 100
+    enough: float | None = 0.99
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "steps", "batch_size", "held_out", "every"):
+            check_integer(name, getattr(self, name), 1)
+        if not self.rates:
+            raise ValueError("rates must name at least one learning rate")
+
+    def batches(self, seed: int) -> Fresh:
+        """The training examples of a seed, the same for every arm."""
+        return Fresh(self.task.sample, self.batch_size, seed=seed)
+
+    def held_out_examples(self, seed: int) -> Sequences:
+        """The examples of a seed that accuracy is taken on, which no step of training sees."""
+        return self.task.sample(self.held_out, seed=seed, split="test")
+
+    def model(self, mixers: tuple[MixerSpec, ...], seed: int) -> DecoderLM:
+        """The decoder of an arm before training."""
+        return decoder(mixers, seed, vocab_size=self.task.vocabulary, dim=self.dim)
+
+
+class RecallOutcome(TypedDict):
+    """What one arm and seed leave behind.
+
+    ``accuracy`` is that of the last evaluation, on held-out examples; ``state_bytes`` the memory of the past of one
+    sequence, all blocks together; ``seconds`` are of the processor, which a busy machine does not stretch.
+    """
+
+    accuracy: float
+    rate: float
+    steps: int
+    diverged: bool
+    state_bytes: int
+    parameters: int
+    seconds: float
+    history: list[Point]
+
+
+def train_recall(
+    mixers: tuple[MixerSpec, ...],
+    plan: RecallPlan,
+    seed: int,
+    device: str = "cpu",
+    tell: Tell = silent,
+    *,
+    rate: float,
+) -> RecallOutcome:
+    """Train one arm and score it on held-out examples.
+
+    Args:
+        mixers: the blocks behind the convolution, see `windeye.compare.skeleton.decoder`.
+        plan: what everything else is.
+        seed: of examples and initial weights: equal seeds pair the arms. At least 0.
+        device: where it is trained.
+        tell: called with the share that is done.
+        rate: peak learning rate, as `choose_rate` finds it.
+
+    Raises:
+        ValueError: a seed below 0.
+
+    Example:
+        >>> from windeye.models import AttentionSpec
+        >>> plan = RecallPlan(MQAR(32, 12, 2, filler="zero"), dim=16, steps=2, batch_size=4, held_out=8)
+        >>> outcome = train_recall((AttentionSpec(heads=1),), plan, seed=0, rate=3e-3)
+        >>> outcome["steps"], 0 <= outcome["accuracy"] <= 1
+        (2, True)
+    """
+    check_seed(seed)
+    return _train(mixers, plan, seed, device, tell, rate)
+
+
+def choose_rate(mixers: tuple[MixerSpec, ...], plan: RecallPlan, device: str = "cpu", tell: Tell = silent) -> Choice:
+    """The plan's rate that suits an arm best: trained in full with each of them, on a seed that is not reported."""
+
+    def run(rate: float, tell: Tell) -> tuple[float, int]:
+        outcome = _train(mixers, plan, PILOT, device, tell, rate)
+        return outcome["accuracy"], outcome["steps"]
+
+    return chosen(plan.rates, run, tell)
+
+
+def accuracy(model: nn.Module, examples: Sequences) -> float:
+    """The share of queries whose value the model names first."""
+    return score(model, [examples])["accuracy"]
+
+
+def _train(
+    mixers: tuple[MixerSpec, ...], plan: RecallPlan, seed: int, device: str, tell: Tell, rate: float
+) -> RecallOutcome:
+    began = time.process_time()
+    model = plan.model(mixers, seed).to(device)
+    points, diverged = trained(
+        model, plan.batches(seed), steps=plan.steps, every=plan.every, rate=rate, enough=plan.enough, tell=tell,
+        score=partial(accuracy, examples=plan.held_out_examples(seed)),
+    )  # fmt: skip
+    return RecallOutcome(
+        accuracy=points[-1]["score"],
+        rate=rate,
+        steps=points[-1]["step"],
+        diverged=diverged,
+        state_bytes=model.state_bytes(plan.task.length),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        seconds=time.process_time() - began,
+        history=points,
+    )
