@@ -11,12 +11,14 @@ from windeye.models import (
     MIXERS,
     AttentionSpec,
     ConvolutionSpec,
+    DynamicMaskSpec,
     LightningSpec,
     ProductConvolutionSpec,
     TaylorSpec,
     mixer,
 )
 from windeye.models.mixers import mixer_from_dict, mixer_to_dict
+from windeye.nn import DynamicMaskAttention
 
 DIM = 16
 VARIANTS = [
@@ -28,6 +30,10 @@ VARIANTS = [
     AttentionSpec(window=5, kv_heads=2),
     AttentionSpec(window=1, bias=True),
     AttentionSpec(rotary_base=None),
+    DynamicMaskSpec(keep=4),
+    DynamicMaskSpec(keep=5, kv_heads=2, a_std=2.0),
+    DynamicMaskSpec(keep=3, kv_heads=2, head_dim=6, score_heads="kv", score="linear", qk_norm=True, a_std=2.0),
+    DynamicMaskSpec(keep=6, window=4, rotary_base=None, bias=True, a_std=2.0),
     ConvolutionSpec(kernel_size=1, expand=2),
     ConvolutionSpec(kernel_size=5, conv_bias=True),
     ProductConvolutionSpec(activation="silu"),
@@ -143,7 +149,9 @@ def test_autocast_trains_and_continues(layer, x):
         head, state = layer(x[:, :7], return_state=True)
         out = torch.cat((head, layer(x[:, 7:], state=state)), dim=1)
     out.float().square().sum().backward()
-    torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05 * out.abs().max().item())
+    close = torch.isclose(out.float(), layer(x), rtol=0.05, atol=0.05 * out.abs().max().item())
+    # Rounded values may rank otherwise, and then another key is kept.
+    assert close.float().mean() >= (0.9 if isinstance(layer, DynamicMaskAttention) else 1.0)
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 

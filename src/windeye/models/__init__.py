@@ -2,11 +2,13 @@
 
 from windeye.models.based import based
 from windeye.models.decoder import DecoderConfig, DecoderLM
+from windeye.models.doge import doge
 from windeye.models.generate import generate
 from windeye.models.mixers import (
     MIXERS,
     AttentionSpec,
     ConvolutionSpec,
+    DynamicMaskSpec,
     LightningSpec,
     MixerSpec,
     ProductConvolutionSpec,
@@ -25,6 +27,7 @@ __all__ = [
     "ConvolutionSpec",
     "DecoderConfig",
     "DecoderLM",
+    "DynamicMaskSpec",
     "LightningSpec",
     "LoadReport",
     "MixerSpec",
@@ -34,6 +37,7 @@ __all__ = [
     "WeightMap",
     "based",
     "create",
+    "doge",
     "generate",
     "mixer",
     "names",

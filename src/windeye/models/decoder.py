@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, overload
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +48,8 @@ class DecoderConfig:
     init_std: float = 0.02
     scaled_init: bool = False
     """Weights that write into the residual stream start smaller by ``sqrt(2 layers)``."""
+    residual_scale: bool = False
+    """Channels of the residual stream are scaled before each branch is added, by learned factors that start at 1."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for files."""
@@ -58,7 +61,7 @@ class DecoderConfig:
 
 
 class DecoderBlock(nn.Module):
-    """``x + mixer(norm(x))``, then ``x + glu(norm(x))``."""
+    """``x + mixer(norm(x))``, then ``x + glu(norm(x))``; with residual scales ``scale * x + ...`` in both."""
 
     def __init__(self, config: DecoderConfig, layer: int) -> None:
         super().__init__()
@@ -69,14 +72,17 @@ class DecoderBlock(nn.Module):
         if config.glu_dim is not None:
             self.channel_norm = norm_of(config.norm, config.dim, config.norm_eps)
             self.channel_mixer = GatedLinearUnit(config.dim, config.glu_dim, config.glu_activation)
+        self.mixer_residual = nn.Parameter(torch.ones(config.dim)) if config.residual_scale else None
+        scaled = config.residual_scale and config.glu_dim is not None
+        self.channel_residual = nn.Parameter(torch.ones(config.dim)) if scaled else None
 
     def forward(
         self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
     ) -> tuple[Float[Tensor, "batch n dim"], State]:
         mixed, state = self.mixer(self.mixer_norm(x), lengths=lengths, state=state, return_state=True)
-        x = x + mixed
+        x = _scaled(x, self.mixer_residual) + mixed
         if self.channel_norm is not None and self.channel_mixer is not None:
-            x = x + self.channel_mixer(self.channel_norm(x))
+            x = _scaled(x, self.channel_residual) + self.channel_mixer(self.channel_norm(x))
         return x, state
 
 
@@ -186,6 +192,10 @@ class DecoderLM(nn.Module):
         if not isinstance(state, HybridState) or len(state.layers) != layers:
             raise ValueError(f"state must be a HybridState of {layers} layers, as this model returns it")
         return state.layers
+
+
+def _scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    return x if scale is None else x * scale
 
 
 def _check(ids: Tensor) -> None:

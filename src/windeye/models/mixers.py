@@ -17,6 +17,7 @@ from torch import Tensor
 from windeye.kernels.recurrence.decay import Convention, alibi_slopes, retnet_rates, tnl_rates
 from windeye.nn import (
     CausalAttention,
+    DynamicMaskAttention,
     GatedShortConvolution,
     LightningAttention,
     ProductConvolution,
@@ -24,6 +25,7 @@ from windeye.nn import (
     TaylorLinearAttention,
 )
 from windeye.nn.activations import Activation
+from windeye.nn.dynamic_mask import Score, ScoreHeads
 from windeye.nn.lightning import Gate
 from windeye.nn.norms import Norm
 
@@ -152,6 +154,29 @@ class AttentionSpec:
         return CausalAttention(
             dim, self.heads, self.window, kv_heads=self.kv_heads, rotary_base=self.rotary_base, bias=self.bias
         )
+
+
+@mixer("dynamic_mask")
+@dataclass(frozen=True)
+class DynamicMaskSpec:
+    """`windeye.nn.DynamicMaskAttention`."""
+
+    kind: ClassVar[str]
+    heads: int = 4
+    keep: int = 2048
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    score_heads: ScoreHeads = "query"
+    score: Score = "exp"
+    window: int | None = None
+    rotary_base: float | None = 10000.0
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
+    a_std: float = 0.0
+    bias: bool = False
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        return DynamicMaskAttention(dim, **asdict(self))
 
 
 @mixer("convolution")

@@ -45,6 +45,10 @@ class WeightMap:
     """May stand in front of official names."""
     dropped: str = r"(?!)"
     """Regular expression of official names that are not weights."""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    """Parts of names in earlier releases -> what they are called now. Both are read."""
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Regular expression of names that only another kind of model has -> what to say of such a checkpoint."""
 
     def official(self, ours: str) -> tuple[str, ...]:
         """The official names of one of our tensors.
@@ -60,14 +64,18 @@ class WeightMap:
         number = "" if layer is None else layer[1]
         return tuple(t.format(layer=number) for t in ((theirs,) if isinstance(theirs, str) else theirs))
 
-    def export(self, model: nn.Module) -> dict[str, Tensor]:
-        """The weights of a model under official names; tied copies are written out."""
+    def export(self, model: nn.Module, *, earlier: bool = False) -> dict[str, Tensor]:
+        """The weights of a model under official names, or those of earlier releases; tied copies are written out."""
         state = model.state_dict()
         out: dict[str, Tensor] = {}
         for ours, tensor in state.items():
             theirs = self.official(ours)
             out |= {name: part.clone() for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
-        return out | {theirs: state[ours].clone() for theirs, ours in self.tied.items() if theirs not in out}
+        out |= {theirs: state[ours].clone() for theirs, ours in self.tied.items() if theirs not in out}
+        if not earlier:
+            return out
+        past = {now: then for then, now in self.earlier.items()}
+        return {_replaced(name, past): tensor for name, tensor in out.items()}
 
     def load(self, model: nn.Module, checkpoint: Mapping[str, Tensor]) -> LoadReport:
         """Fill a model from official weights; nothing is left over, nothing is missing.
@@ -76,7 +84,15 @@ class WeightMap:
             ValueError: names or shapes do not fit, or a tied tensor differs from what it repeats; lists all of them.
                 The model is then unchanged.
         """
-        found = {name.removeprefix(self.prefix): tensor for name, tensor in checkpoint.items()}
+        found: dict[str, Tensor] = {}
+        for name, tensor in checkpoint.items():
+            for pattern, reason in self.foreign.items():
+                if re.search(pattern, name):
+                    raise ValueError(f"this checkpoint is not a {self.name}: {name} says that {reason}")
+            now = _replaced(name.removeprefix(self.prefix), self.earlier)
+            if now in found:
+                raise ValueError(f"this checkpoint is not a {self.name}: it has {now} under two names, {name} is one")
+            found[now] = tensor
         dropped = [name for name in found if re.fullmatch(self.dropped, name)]
         for name in dropped:
             del found[name]
@@ -106,6 +122,12 @@ class WeightMap:
                 for part, name in zip(state[ours].chunk(len(theirs)), theirs, strict=True):
                     part.copy_(found[name])
         return LoadReport(tuple(names), tuple(tied), tuple(dropped))
+
+
+def _replaced(name: str, parts: Mapping[str, str]) -> str:
+    for part, other in parts.items():
+        name = name.replace(part, other)
+    return name
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from windeye.nn.attention import CausalAttention
 from windeye.nn.convolution import GatedShortConvolution, ProductConvolution
+from windeye.nn.dynamic_mask import DynamicMaskAttention
 from windeye.nn.glu import GatedLinearUnit
 from windeye.nn.lightning import LightningAttention
 from windeye.nn.mixer import SequenceMixer
@@ -16,6 +17,7 @@ from windeye.nn.taylor import TaylorLinearAttention
 
 __all__ = [
     "CausalAttention",
+    "DynamicMaskAttention",
     "GatedLinearUnit",
     "GatedShortConvolution",
     "LearnedRotary",
