@@ -1,5 +1,6 @@
 """States of tensors: rows are chosen, moved, stored; what cannot be undone is refused."""
 
+import copy
 import re
 
 import pytest
@@ -171,7 +172,8 @@ def test_a_window_keeps_the_last_tokens_of_each_row_however_they_came(data):
         for row, length, own in zip(rows, lengths.tolist(), tokens, strict=True):
             row.extend(own[:length, 0, 0].tolist())
     new = torch.zeros(batch, 1, 1, 1)
-    keys, values, hidden = state.followed_by(new, new)
+    seen = state.followed_by(new, new)
+    keys, values, hidden = seen.key, seen.value, seen.hidden
     assert state.seen.tolist() == [len(row) for row in rows]
     for row, key, value, absent in zip(rows, keys[..., 0, 0], values[..., 0, 0], hidden, strict=True):
         wanted = row if window is None else row[max(0, len(row) - window + 1) :]
@@ -179,6 +181,82 @@ def test_a_window_keeps_the_last_tokens_of_each_row_however_they_came(data):
         assert seen[len(seen) - len(wanted) :] == wanted
         assert len(seen) == len(wanted)
         assert value[~absent][:-1].tolist() == [-x for x in seen]
+
+
+@given(st.data())
+def test_a_growing_cache_can_be_continued_from_every_state_it_ever_was(data):
+    """Against lists: a tree of states, each of which still holds its own tokens at the end."""
+    modes = {"no graph": torch.no_grad, "inference": torch.inference_mode, "graph": torch.enable_grad}
+    drawn = data.draw(st.sampled_from((["no graph"], ["inference"], list(modes))))
+    with torch.no_grad():
+        first = torch.randn(2, data.draw(st.integers(0, 2)), 1, 1)
+        states = [(KeyValueState.empty(first, first).append(first, -first), first)]
+    for _ in range(data.draw(st.integers(1, 12))):
+        state, tokens = states[data.draw(st.integers(0, len(states) - 1))]
+        with modes[data.draw(st.sampled_from(drawn))]():
+            new = torch.randn(2, data.draw(st.integers(0, 3)), 1, 1)
+            change = data.draw(st.sampled_from(("append", "append", "append", "reorder", "copy", "crop", "read")))
+            if change == "reorder":
+                state, tokens = state.select(torch.tensor([0, 1])), tokens.flip(0)
+                state.reorder(torch.tensor([1, 0]))
+            elif change == "copy":
+                state = copy.deepcopy(state)
+            elif change == "crop":
+                state, tokens = state.crop(2), tokens[:, :2]
+            if change != "read":
+                state, tokens = state.append(new, -new), torch.cat((tokens, new), dim=1)
+            else:
+                state.followed_by(new, new)
+        states.append((state, tokens))
+        for state, tokens in states:
+            state.check_integrity()
+            assert state.seen.tolist() == [tokens.shape[1]] * 2
+            assert torch.equal(state.key, tokens)
+            assert torch.equal(state.value, -tokens)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_two_continuations_of_one_state_know_nothing_of_each_other(mode):
+    tokens = torch.randn(1, 5, 1, 1)
+    with mode():
+        trunk = KeyValueState.empty(tokens, tokens)
+        for t in range(3):
+            trunk = trunk.append(tokens[:, t : t + 1], tokens[:, t : t + 1])
+        left = trunk.append(tokens[:, 3:4], tokens[:, 3:4])
+        right = trunk.append(tokens[:, 4:], tokens[:, 4:])
+    assert torch.equal(trunk.key, tokens[:, :3])
+    assert torch.equal(left.value, tokens[:, :4])
+    assert torch.equal(right.value, tokens[:, [0, 1, 2, 4]])
+
+
+def test_growing_copies_fewer_tokens_than_twice_those_it_takes_in():
+    token = torch.randn(1, 1, 2, 4)
+    with torch.no_grad():
+        state = KeyValueState.empty(token, token).append(token, token)
+        moves, copied, before = 0, 0, state.key.data_ptr()
+        for n in range(1, 1000):
+            state = state.append(token, token)
+            if state.key.data_ptr() != before:
+                moves, copied, before = moves + 1, copied + n, state.key.data_ptr()
+            assert state.key.untyped_storage().nbytes() <= 2 * state.key.nbytes
+            assert state.nbytes == 2 * (n + 1) * 8 * 4 + 8
+    assert moves == 9
+    assert copied < 2 * 1000
+
+
+def test_a_graph_over_a_growing_cache_is_never_written_over():
+    key, new = torch.randn(1, 3, 1, 2), torch.randn(1, 1, 1, 2)
+    with torch.no_grad():
+        state = KeyValueState.empty(key, key).append(key, key).append(new, new)
+    query = torch.randn(1, 4, requires_grad=True)
+    seen = state.followed_by(new, new)
+    out = (seen.key.flatten(1) * seen.value.flatten(1)[:, :1] * query.sum()).sum()
+    with torch.no_grad():
+        for _ in range(3):
+            state = state.append(-new, -new)
+    (grad,) = torch.autograd.grad(out, query)
+    tokens = torch.cat((key, new, new), dim=1).flatten()
+    torch.testing.assert_close(grad, (tokens.sum() * tokens[0]).expand(1, 4))
 
 
 def test_the_window_does_not_keep_the_memory_of_what_it_dropped():

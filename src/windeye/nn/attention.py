@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -65,22 +66,46 @@ class CausalAttention(SequenceMixer):
         self.out_proj = nn.Linear(dim, dim, bias=bias)
 
     def mix(
-        self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
+        self,
+        x: Float[Tensor, "batch n dim"],
+        lengths: Int[Tensor, " batch"] | None,
+        state: State | None,
+        prefix: Float[Tensor, "tokens dim"] | None = None,
     ) -> tuple[Float[Tensor, "batch n dim"], KeyValueState]:
+        """As `SequenceMixer.mix`. Every query sees the tokens of ``prefix``, which are the same for all sequences and
+        stand before the first one; they are not part of the state."""
         past = expect(state, KeyValueState)
+        before = 0 if prefix is None else prefix.shape[0]
+        where = positions(x, past) + before
+        query, key, value = self._projected(x, where)
+        extra = None
+        if prefix is not None and before:
+            _, *seen_by_all = self._projected(prefix[None], torch.arange(before, device=x.device)[None])
+            extra_key, extra_value = (t.expand(x.shape[0], -1, -1, -1) for t in seen_by_all)
+            extra = (extra_key, extra_value)
+        if past is None:
+            # Padding stands on the right, where no real query looks.
+            out = attend(query, key, value, self.pattern, extra_kv=extra)
+            after = KeyValueState.empty(key, value, self.window).append(key, value, lengths)
+        else:
+            seen = past.followed_by(key, value)
+            out = attend(query, seen.key, seen.value, self.pattern, key_padding=seen.hidden, extra_kv=extra)
+            after = seen.settled(key.shape[1], lengths)
+        return self.out_proj(out.flatten(-2)), after
+
+    def _projected(
+        self, x: Float[Tensor, "batch n dim"], where: Int[Tensor, "rows n"]
+    ) -> tuple[
+        Float[Tensor, "batch n heads head_dim"],
+        Float[Tensor, "batch n kv_heads head_dim"],
+        Float[Tensor, "batch n kv_heads head_dim"],
+    ]:
+        """Queries, keys and values of tokens at the positions ``where``."""
         heads = (self.heads, self.kv_heads, self.kv_heads)
         query, key, value = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim)).split(heads, dim=-2)
         if self.rotary_base is not None:
-            where = positions(x, past)
             query, key = rotate(query, where, self.rotary_base), rotate(key, where, self.rotary_base)
-        if past is None:
-            # Padding stands on the right, where no real query looks.
-            out = attend(query, key, value, self.pattern)
-            past = KeyValueState.empty(key, value, self.window)
-        else:
-            keys, values, hidden = past.followed_by(key, value)
-            out = attend(query, keys, values, self.pattern, key_padding=hidden)
-        return self.out_proj(out.flatten(-2)), past.append(key, value, lengths)
+        return query, key, value
 
     def state_bytes(self, n: int) -> int:
         """``2 min(n, window - 1) kv_heads head_dim`` numbers."""
