@@ -25,7 +25,7 @@ def sequence(n, *, batch=2, heads=2, kv_heads=2, score_heads=2, dim=4, ties=Fals
 def whole(q, k, v, score, w, *, window=None):
     if score.shape[1] < k.shape[2]:
         score = score.repeat_interleave(k.shape[2] // score.shape[1], dim=1)
-    pattern = Expiry(topw_expiry(score, w, window=window))
+    pattern = Expiry(topw_expiry(score.float(), w, window=window))
     return windeye.attend(q, k, v, pattern, bias=score)
 
 
@@ -97,6 +97,16 @@ def test_padding_on_the_right_of_each_step_changes_nothing(case, data):
     for row, n in enumerate(taken):
         alone = (q[row : row + 1, :n], k[row : row + 1, :n], v[row : row + 1, :n], score[row : row + 1, :, :n])
         assert torch.allclose(torch.cat(outs[row]), whole(*alone, w, window=window)[0], atol=1e-12)
+
+
+def test_scores_that_differ_by_rounding_are_equals():
+    q, k, v, score = sequence(40)
+    score = score.round()
+    noise = 1e-12 * torch.randn(score.shape, dtype=score.dtype)
+    for cuts in ([], list(range(1, 40)), [7, 30]):
+        _, exact = in_steps((q, k, v, score), 6, cuts)
+        _, noisy = in_steps((q, k, v, score + noise), 6, cuts)
+        assert torch.equal(noisy.position, exact.position)
 
 
 def test_a_step_leaves_the_cache_as_it_was():

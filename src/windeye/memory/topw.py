@@ -27,6 +27,7 @@ class TopwCache(TensorState):
     cache equals the row of a pass over the whole sequence, for every way to cut the sequence into steps. Where
     several score heads share a key head each keeps keys of its own. Entries stand in the order of the sequence, the
     newest last; a sequence that has fewer than others has empty places in front. It grows to ``w`` places and stays.
+    Scores are compared in float32: tokens whose wider scores differ by rounding are equals, of which the later wins.
 
     Source: dma spec, properties 1 and 4.
 
@@ -131,8 +132,8 @@ class TopwCache(TensorState):
             raise ValueError("score is NaN; a NaN has no rank")
         if places < self.w:
             return self._replaced(self.seen + 1, [torch.cat(pair, dim=1) for pair in zip(own, new, strict=True)])
-        worst, place = self.score.min(dim=1, keepdim=True)  # of several the first, which is the oldest
-        taken = score >= worst  # of equal scores the later token wins
+        worst, place = self.score.float().min(dim=1, keepdim=True)  # of several the first, which is the oldest
+        taken = score.float() >= worst  # of equal scores the later token wins
         if not bool(taken.any()):
             return replace(self, seen=self.seen + 1)
         # Entries after the one that leaves move up by a place, that is by a row of all heads.
@@ -175,7 +176,8 @@ class TopwCache(TensorState):
             score = torch.cat((self.score.transpose(1, 2), score), dim=-1)
             position = torch.cat((self.position.transpose(1, 2), position), dim=-1)
             absent = torch.cat((self.position[..., 0] == EMPTY, absent), dim=-1)  # the same in every head
-        expiry = topw_expiry(score, self.w, key_padding=absent if places or lengths is not None else None)
+        some_absent = places or lengths is not None
+        expiry = topw_expiry(score.float(), self.w, key_padding=absent if some_absent else None)
         lives = expiry
         if self.window is not None:
             last = position - self.seen[:, None, None] + (places + self.window)

@@ -18,10 +18,8 @@ WEIGHTS = WeightMap(
         "blocks.{layer}.mixer.A": f"{LAYER}.self_attn.A",
         "blocks.{layer}.mixer.dt_proj.weight": f"{LAYER}.self_attn.dt_proj.weight",
         "blocks.{layer}.mixer.q_proj.weight": f"{LAYER}.self_attn.q_proj.weight",
-        "blocks.{layer}.mixer.kv_proj.weight": (
-            f"{LAYER}.self_attn.k_proj.weight",
-            f"{LAYER}.self_attn.v_proj.weight",
-        ),
+        "blocks.{layer}.mixer.k_proj.weight": f"{LAYER}.self_attn.k_proj.weight",
+        "blocks.{layer}.mixer.v_proj.weight": f"{LAYER}.self_attn.v_proj.weight",
         "blocks.{layer}.mixer.q_norm.weight": f"{LAYER}.self_attn.q_norm.weight",
         "blocks.{layer}.mixer.k_norm.weight": f"{LAYER}.self_attn.k_norm.weight",
         "blocks.{layer}.mixer.out_proj.weight": f"{LAYER}.self_attn.o_proj.weight",

@@ -41,9 +41,8 @@ class DynamicMaskAttention(SequenceMixer):
         head_dim: width of a head; default ``dim / heads``.
         score_heads: a score for each head of the queries (as the first Doge), or one per head of keys and values,
             which their group shares (as the second, and the kernel's authors).
-        score: "exp" as above; "linear" is ``delta = A tau`` (the later kernels). Scores are computed in float32,
-            float64 for float64. Where the exponential would overflow it stays at the largest power below, with
-            gradient zero; nowhere else does this change a number.
+        score: "exp" as above; "linear" is ``delta = A tau`` (the later kernels). Where the exponential would overflow
+            it stays at a number just below, with gradient zero; nowhere else does this change a number.
         window: besides, keys are seen by so many queries at most. It comes after the selection: a key that has left
             the window still takes one of the ``keep`` places.
         rotary_base: base of the rotary positions (halves) on queries and keys; None leaves positions out.
@@ -101,7 +100,8 @@ class DynamicMaskAttention(SequenceMixer):
         self.window = None if window is None else check_count("window", window)
         self.score, self.score_heads, self.rotary_base, self.a_std = score, score_heads, rotary_base, a_std
         self.q_proj = nn.Linear(dim, heads * self.head_dim, bias=bias)
-        self.kv_proj = nn.Linear(dim, 2 * self.kv_heads * self.head_dim, bias=bias)
+        self.k_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
+        self.v_proj = nn.Linear(dim, self.kv_heads * self.head_dim, bias=bias)
         self.q_norm = RMSNorm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(self.head_dim, norm_eps) if qk_norm else nn.Identity()
         scored = heads if score_heads == "query" else self.kv_heads
@@ -118,9 +118,8 @@ class DynamicMaskAttention(SequenceMixer):
         self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
     ) -> tuple[Float[Tensor, "batch n dim"], TopwCache]:
         past = expect(state, TopwCache)
-        query = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
-        key, value = self.kv_proj(x).unflatten(-1, (2, self.kv_heads, self.head_dim)).unbind(-3)
-        score = self.scores(value)
+        score = self.scores(x)
+        query, key, value = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
         query, key = (norm(t).to(value.dtype) for norm, t in ((self.q_norm, query), (self.k_norm, key)))
         if self.rotary_base is not None:
             where = positions(x, past)
@@ -130,16 +129,23 @@ class DynamicMaskAttention(SequenceMixer):
         out, after = past.step(query, key, value, score, lengths=lengths)
         return self.out_proj(out.flatten(-2)), after
 
-    def scores(self, value: Float[Tensor, "batch n kv_heads head_dim"]) -> Float[Tensor, "batch score_heads n"]:
-        """``delta`` of each token and head: what it is ranked by, and what is added to its logits."""
-        wide = state_dtype(value.dtype)
-        with torch.autocast(value.device.type, enabled=False):  # rounded scores would rank otherwise
-            tau = F.softplus(F.linear(value.flatten(-2).to(wide), self.dt_proj.weight.to(wide)))
-        score = (self.A.to(wide) * tau).transpose(1, 2)
-        if self.score == "linear":
-            return score
-        # Two infinite logits would make a softmax NaN.
-        return score.clamp(max=math.floor(math.log(torch.finfo(wide).max))).exp()
+    def scores(self, x: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch score_heads n"]:
+        """``delta`` of each token and head, by which it is ranked and which is added to its logits.
+
+        In float32, float64 for float64. It is computed in float64, through the product of the two projections: a
+        matrix product rounds a row otherwise in another batch, so that equal tokens would rank by chance, one way in a
+        pass and another way in steps.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            dt = self.dt_proj.weight.double()
+            shift = None if self.v_proj.bias is None else dt @ self.v_proj.bias.double()
+            tau = F.softplus(F.linear(x.double(), dt @ self.v_proj.weight.double(), shift))
+        score = (self.A.double() * tau).transpose(1, 2)
+        dtype = state_dtype(self.A.dtype)
+        if self.score == "exp":
+            # Two infinite logits would make a softmax NaN.
+            score = score.clamp(max=math.floor(math.log(torch.finfo(dtype).max))).exp()
+        return score.to(dtype)
 
     def state_bytes(self, n: int) -> int:
         """``min(n, keep)`` tokens for each head that has scores: key, value, score and position."""
