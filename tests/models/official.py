@@ -4,8 +4,9 @@ import torch
 from torch.nn import functional as F
 
 from golden import under
-from windeye.models import based, tnl
+from windeye.models import based, doge, tnl
 from windeye.models.based import WEIGHTS as BASED
+from windeye.models.doge import WEIGHTS as DOGE
 from windeye.models.tnl import WEIGHTS as TNL
 
 
@@ -35,6 +36,16 @@ def based_of(meta, numbers):
         feature_dim=config["feature_dim"], window=config["visible_keys"], vocab_size=config["padded_vocab"],
     ).double()  # fmt: skip
     BASED.load(model, under("weight.", numbers))
+    return model
+
+
+def doge_of(meta, numbers):
+    config = meta["config"]
+    model = doge(
+        config["layers"], config["hidden"], config["heads"], config["kv_heads"], config["inner"],
+        keep=config["keep_window_size"], vocab_size=config["vocab"], tied_head=config["tied"],
+    ).double()  # fmt: skip
+    DOGE.load(model, under("weight.", numbers))
     return model
 
 

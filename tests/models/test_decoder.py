@@ -11,6 +11,7 @@ from windeye.models import (
     ConvolutionSpec,
     DecoderConfig,
     DecoderLM,
+    DynamicMaskSpec,
     LightningSpec,
     TaylorSpec,
     based,
@@ -24,6 +25,11 @@ MODELS = {
     "tnl": lambda: tnl(3, 16, 2, 24, vocab_size=VOCAB),
     "based": lambda: based(4, 16, 2, (1,), (2,), feature_dim=4, window=4, vocab_size=VOCAB),
     "transformer": lambda: transformer(2, 16, 4, vocab_size=VOCAB, kv_heads=2),
+    "doge": lambda: DecoderLM(
+        DecoderConfig(
+            VOCAB, 16, (DynamicMaskSpec(keep=5, kv_heads=2, a_std=1.0),) * 2, glu_dim=24, residual_scale=True
+        )
+    ),
     "all": lambda: DecoderLM(
         DecoderConfig(
             VOCAB, 16,
@@ -97,6 +103,14 @@ SIZES = {
     + 27 * (6 * 1024**2 + 2 * 1024) + 1024 + 50264 * 1024,
     "based_1b": 22 * (6 * 1792**2 + 11 * 1792) + 7 * (2 * 1792 * 256 + 2 * 1792**2) + 7 * 4 * 1792**2
     + 36 * (6 * 1792**2 + 2 * 1792) + 1792 + 50264 * 1792,
+    # layers (3 dim^2 + 3 dim glu + scores (dim / 2 + 1) heads + norms and residual scales 4 dim) + norm + embedding
+    "doge_20m": 8 * (3 * 256**2 + 3 * 256 * 512 + 129 * 2 + 4 * 256) + 256 + 32768 * 256,
+    "doge_60m": 16 * (3 * 512**2 + 3 * 512 * 1024 + 257 * 4 + 4 * 512) + 512 + 32768 * 512,
+    "doge_160m": 24 * (3 * 768**2 + 3 * 768 * 1536 + 385 * 6 + 4 * 768) + 768 + 32768 * 768,
+    "doge_320m": 32 * (3 * 1024**2 + 3 * 1024 * 2048 + 513 * 8 + 4 * 1024) + 1024 + 32768 * 1024,
+    "doge_40m": 8 * (3 * 256**2 + 3 * 256 * 1024 + 129 * 2 + 4 * 256) + 256 + 128256 * 256,
+    "doge_100m": 16 * (3 * 512**2 + 3 * 512 * 1536 + 257 * 4 + 4 * 512) + 512 + 128256 * 512,
+    "doge_260m": 24 * (3 * 768**2 + 3 * 768 * 2304 + 385 * 6 + 4 * 768) + 768 + 128256 * 768,
 }  # fmt: skip
 
 
@@ -114,6 +128,8 @@ def test_the_sizes_are_what_their_names_say():
     assert 0.38e9 < SIZES["tnl_385m"] - 64000 * 1024 < 0.40e9
     assert 0.95e9 < SIZES["tnl_1b"] - 64000 * 2048 < 1.05e9
     assert 6.5e9 < SIZES["tnl_7b"] - 64000 * 4096 < 7.5e9
+    published = {"doge_20m": 13.1e6, "doge_60m": 54.6e6, "doge_160m": 152e6, "doge_320m": 336e6}
+    assert all(SIZES[name] == pytest.approx(size, rel=0.006) for name, size in published.items())
 
 
 def test_the_state_of_published_models_does_not_grow():
@@ -156,6 +172,22 @@ def test_embeddings_are_scaled_where_the_configuration_says_so():
     with torch.no_grad():
         plain.embedding.weight *= 4  # sqrt(16)
     torch.testing.assert_close(scaled(x), plain(x))
+
+
+def test_residual_scales_stand_before_both_branches():
+    config = DecoderConfig(VOCAB, 16, (AttentionSpec(),), glu_dim=24, residual_scale=True)
+    model, x = DecoderLM(config).double(), torch.randn(2, 5, 16, dtype=torch.float64)
+    block = model.blocks[0]
+    before, _ = block(x, None, None)
+    with torch.no_grad():
+        block.mixer_residual.copy_(torch.randn(16))
+        block.channel_residual.copy_(torch.randn(16))
+    middle = x * block.mixer_residual + block.mixer(block.mixer_norm(x))
+    after = middle * block.channel_residual + block.channel_mixer(block.channel_norm(middle))
+    torch.testing.assert_close(block(x, None, None)[0], after)
+    plain = DecoderLM(DecoderConfig(VOCAB, 16, (AttentionSpec(),), glu_dim=24)).double()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if "residual" not in k})
+    assert torch.equal(plain.blocks[0](x, None, None)[0], before)
 
 
 def test_dropout_is_for_training():

@@ -5,8 +5,9 @@ import torch
 from safetensors.torch import save_file
 
 import windeye.models
-from windeye.models import WeightMap, based, create, names, read_checkpoint, tnl
+from windeye.models import WeightMap, based, create, doge, names, read_checkpoint, tnl
 from windeye.models.based import WEIGHTS as BASED
+from windeye.models.doge import WEIGHTS as DOGE
 from windeye.models.registry import PRESETS
 from windeye.models.tnl import WEIGHTS as TNL
 
@@ -15,6 +16,9 @@ FAMILIES = {
     "tnl, tied": (TNL, lambda: tnl(2, 16, 2, 24, vocab_size=30, tied_head=True)),
     "based": (BASED, lambda: based(4, 16, 2, (1,), (2,), window=4, vocab_size=30, glu_dim=24)),
     "based, bias": (BASED, lambda: based(4, 16, 2, (1,), (2,), window=4, vocab_size=30, glu_dim=24, conv_bias=True)),
+    "doge": (DOGE, lambda: doge(2, 16, 4, 2, 24, vocab_size=30)),
+    "doge, second": (DOGE, lambda: doge(2, 16, 4, 2, 24, vocab_size=30, score_heads="kv", qk_norm=True)),
+    "doge, untied": (DOGE, lambda: doge(2, 16, 4, 2, 24, vocab_size=30, tied_head=False)),
 }
 every_family = pytest.mark.parametrize(("weights", "make"), FAMILIES.values(), ids=FAMILIES)
 
@@ -61,6 +65,48 @@ def test_the_names_are_those_of_the_released_files():
         "model.layers.0.token_mixer.out_proj.weight",
         "model.layers.0.token_mixer.qkvu_proj.weight",
     ]
+
+
+def test_earlier_names_are_read_and_written():
+    model, other = (doge(1, 8, 2, 1, 8, vocab_size=5) for _ in range(2))
+    earlier = DOGE.export(model, earlier=True)
+    assert sorted(earlier) == [
+        "lm_head.weight",
+        "model.final_layernorm.weight",
+        "model.layers.0.feed_forward.down_proj.weight",
+        "model.layers.0.feed_forward.gate_proj.weight",
+        "model.layers.0.feed_forward.up_proj.weight",
+        "model.layers.0.post_layernorm.weight",
+        "model.layers.0.post_residual.weight",
+        "model.layers.0.pre_layernorm.weight",
+        "model.layers.0.pre_residual.weight",
+        "model.layers.0.self_attn.A",
+        "model.layers.0.self_attn.dt_proj.weight",
+        "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.v_proj.weight",
+        "model.word_embed.weight",
+    ]
+    DOGE.load(other, earlier)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    now = DOGE.export(model)
+    assert len(now) == len(earlier)
+    assert not now.keys() & earlier.keys() - {n for n in now if "self_attn" in n or n == "lm_head.weight"}
+
+
+def test_one_tensor_under_two_names_is_refused():
+    model = doge(1, 8, 2, 1, 8, vocab_size=5)
+    both = DOGE.export(model) | DOGE.export(model, earlier=True)
+    with pytest.raises(ValueError, match=r"not a Doge: it has model.embed_tokens.weight under two names"):
+        DOGE.load(model, both)
+
+
+def test_mixtures_of_experts_are_refused_by_name():
+    model = doge(1, 8, 2, 1, 8, vocab_size=5)
+    experts = DOGE.export(model) | {"model.layers.0.mlp.router_gate.weight": torch.zeros(10, 8)}
+    with pytest.raises(ValueError, match=r"mlp.router_gate.weight says that it is a mixture of experts \(CDMoE\)"):
+        DOGE.load(model, experts)
 
 
 def small():

@@ -19,6 +19,9 @@ from windeye.nn.rotary import rotate
 ScoreHeads = Literal["query", "kv"]
 Score = Literal["exp", "linear"]
 
+LARGEST = 88.0
+"""Exponent of the last exponential that float32 holds; two infinite logits would make a softmax NaN."""
+
 
 class DynamicMaskAttention(SequenceMixer):
     """Softmax attention over the ``keep`` keys of largest learned score among those up to the query, head by head.
@@ -41,8 +44,8 @@ class DynamicMaskAttention(SequenceMixer):
         head_dim: width of a head; default ``dim / heads``.
         score_heads: a score for each head of the queries (as the first Doge), or one per head of keys and values,
             which their group shares (as the second, and the kernel's authors).
-        score: "exp" as above; "linear" is ``delta = A tau`` (the later kernels). Where the exponential would overflow
-            it stays at a number just below, with gradient zero; nowhere else does this change a number.
+        score: "exp" as above; "linear" is ``delta = A tau`` (the later kernels). Exponents end at 88, beyond
+            which float32 overflows; the gradient is zero there.
         window: besides, keys are seen by so many queries at most. It comes after the selection: a key that has left
             the window still takes one of the ``keep`` places.
         rotary_base: base of the rotary positions (halves) on queries and keys; None leaves positions out.
@@ -141,11 +144,9 @@ class DynamicMaskAttention(SequenceMixer):
             shift = None if self.v_proj.bias is None else dt @ self.v_proj.bias.double()
             tau = F.softplus(F.linear(x.double(), dt @ self.v_proj.weight.double(), shift))
         score = (self.A.double() * tau).transpose(1, 2)
-        dtype = state_dtype(self.A.dtype)
         if self.score == "exp":
-            # Two infinite logits would make a softmax NaN.
-            score = score.clamp(max=math.floor(math.log(torch.finfo(dtype).max))).exp()
-        return score.to(dtype)
+            score = score.clamp(max=LARGEST).exp()
+        return score.to(state_dtype(self.A.dtype))
 
     def state_bytes(self, n: int) -> int:
         """``min(n, keep)`` tokens for each head that has scores: key, value, score and position."""
