@@ -13,6 +13,7 @@ from windeye.models.mixers import (
     MixerSpec,
     ProductConvolutionSpec,
     TaylorSpec,
+    TitansSpec,
     mixer,
 )
 from windeye.models.registry import create, names, register
@@ -34,6 +35,7 @@ __all__ = [
     "ProductConvolutionSpec",
     "Sampling",
     "TaylorSpec",
+    "TitansSpec",
     "WeightMap",
     "based",
     "create",

@@ -172,8 +172,12 @@ class DecoderLM(nn.Module):
         layout_of(ids, lengths=lengths)
         x = self.dropout(self.embedding(ids) * self.config.embedding_scale)
         states: list[State] = []
-        for block, before in zip(self.blocks, self._per_layer(state), strict=True):
-            x, after = block(x, lengths, before)
+        for layer, (block, before) in enumerate(zip(self.blocks, self._per_layer(state), strict=True)):
+            try:
+                x, after = block(x, lengths, before)
+            except ArithmeticError as error:
+                error.add_note(f"in layer {layer} of {len(self.blocks)}")
+                raise
             states.append(after)
         return self.norm(x), HybridState(states)
 

@@ -14,12 +14,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from windeye.kernels.associative.network import Activation as MemoryActivation
+from windeye.kernels.associative.problem import Reduction
 from windeye.kernels.recurrence.decay import Convention, alibi_slopes, retnet_rates, tnl_rates
 from windeye.nn import (
     CausalAttention,
     DynamicMaskAttention,
     GatedShortConvolution,
     LightningAttention,
+    MemoryAsContext,
+    MemoryAsGate,
+    MemoryAsLayer,
+    NeuralMemory,
     ProductConvolution,
     SequenceMixer,
     TaylorLinearAttention,
@@ -30,6 +36,7 @@ from windeye.nn.lightning import Gate
 from windeye.nn.norms import Norm
 
 Rates = Literal[Convention, "alibi", "retnet", "none"]
+TitansVariant = Literal["lmm", "mac", "mag", "mal"]
 
 
 class MixerSpec(Protocol):
@@ -177,6 +184,63 @@ class DynamicMaskSpec:
 
     def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
         return DynamicMaskAttention(dim, **asdict(self))
+
+
+@mixer("titans")
+@dataclass(frozen=True)
+class TitansSpec:
+    """The memory of Titans alone ("lmm", `windeye.nn.NeuralMemory`) or as context ("mac"), gate ("mag") or layer
+    ("mal") of attention with ``heads`` heads.
+
+    ``window`` is the window of attention, for "mac" the length of segments. ``memory_heads`` defaults to ``heads``.
+    The rest is as in `windeye.nn.NeuralMemory`.
+    """
+
+    kind: ClassVar[str]
+    variant: TitansVariant = "mac"
+    heads: int = 4
+    window: int = 32
+    persistent: int = 4
+    kv_heads: int | None = None
+    rotary_base: float | None = 10000.0
+    memory_heads: int | None = None
+    memory_head_dim: int | None = None
+    depth: int = 2
+    expansion: int = 4
+    chunk_size: int = 16
+    max_step: float | None = None
+    kernel_size: int = 4
+    momentum: bool = True
+    forgetting: bool = True
+    activation: MemoryActivation = "gelu"
+    loss_factor: float = 1.0
+    reduction: Reduction = "sum"
+    residual: bool = False
+    predict_decayed: bool = False
+    max_grad_norm: float | None = None
+    recompute: bool = False
+
+    def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:  # noqa: ARG002 - the same in every layer
+        if self.variant not in get_args(TitansVariant):
+            raise ValueError(f"variant must be one of {', '.join(get_args(TitansVariant))}, got {self.variant!r}")
+        memory = NeuralMemory(
+            dim, self.heads if self.memory_heads is None else self.memory_heads, head_dim=self.memory_head_dim,
+            depth=self.depth, expansion=self.expansion, chunk_size=self.chunk_size, max_step=self.max_step,
+            kernel_size=self.kernel_size, persistent=self.persistent if self.variant == "lmm" else 0,
+            momentum=self.momentum, forgetting=self.forgetting, activation=self.activation,
+            loss_factor=self.loss_factor, reduction=self.reduction, residual=self.residual,
+            predict_decayed=self.predict_decayed, max_grad_norm=self.max_grad_norm, recompute=self.recompute,
+        )  # fmt: skip
+        if self.variant == "lmm":
+            return memory
+        window = None if self.variant == "mac" else self.window
+        attention = CausalAttention(
+            dim, self.heads, window, kv_heads=self.kv_heads, rotary_base=self.rotary_base
+        )  # fmt: skip
+        if self.variant == "mac":
+            return MemoryAsContext(attention, memory, self.window, self.persistent)
+        block = MemoryAsGate if self.variant == "mag" else MemoryAsLayer
+        return block(attention, memory, self.persistent)
 
 
 @mixer("convolution")

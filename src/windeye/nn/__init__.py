@@ -14,6 +14,7 @@ from windeye.nn.neighborhood import (
 from windeye.nn.norms import SimpleRMSNorm
 from windeye.nn.rotary import LearnedRotary
 from windeye.nn.taylor import TaylorLinearAttention
+from windeye.nn.titans import MemoryAsContext, MemoryAsGate, MemoryAsLayer, NeuralMemory
 
 __all__ = [
     "CausalAttention",
@@ -22,9 +23,13 @@ __all__ = [
     "GatedShortConvolution",
     "LearnedRotary",
     "LightningAttention",
+    "MemoryAsContext",
+    "MemoryAsGate",
+    "MemoryAsLayer",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
+    "NeuralMemory",
     "ProductConvolution",
     "SequenceMixer",
     "SimpleRMSNorm",

@@ -77,10 +77,10 @@ class CausalAttention(SequenceMixer):
         past = expect(state, KeyValueState)
         before = 0 if prefix is None else prefix.shape[0]
         where = positions(x, past) + before
-        query, key, value = self._projected(x, where)
+        query, key, value = self.project(x, where)
         extra = None
         if prefix is not None and before:
-            _, *seen_by_all = self._projected(prefix[None], torch.arange(before, device=x.device)[None])
+            _, *seen_by_all = self.project(prefix[None], torch.arange(before, device=x.device)[None])
             extra_key, extra_value = (t.expand(x.shape[0], -1, -1, -1) for t in seen_by_all)
             extra = (extra_key, extra_value)
         if past is None:
@@ -93,7 +93,7 @@ class CausalAttention(SequenceMixer):
             after = seen.settled(key.shape[1], lengths)
         return self.out_proj(out.flatten(-2)), after
 
-    def _projected(
+    def project(
         self, x: Float[Tensor, "batch n dim"], where: Int[Tensor, "rows n"]
     ) -> tuple[
         Float[Tensor, "batch n heads head_dim"],
