@@ -19,6 +19,9 @@ from windeye.ops import linear_attention
 
 Gate = Literal["linear", "lowrank_sigmoid", "none"]
 
+HALF_RANGE = 2.0**15
+"""Half of what float16 can hold: where tokens are hardly forgotten sums pass it, and infinity over infinity is NaN."""
+
 
 class LightningAttention(SequenceMixer):
     """Decayed linear attention without softmax or denominator, then a norm over all heads together and a gate.
@@ -27,6 +30,9 @@ class LightningAttention(SequenceMixer):
     attention of ``silu(q), silu(k), v`` with ``log_decay = -rate``. The norm stands in for the denominator: without it
     outputs grow up to ``1 / rate`` times. Put into another model alone, without activation, norm and gate, the
     recurrence does not train well.
+
+    In float16 sums are kept in float32 until they are normalised, so that layers that hardly forget do not overflow;
+    with ``norm="none"`` they do, to infinity.
 
     Args:
         dim: channels in and out.
@@ -103,11 +109,14 @@ class LightningAttention(SequenceMixer):
         if self.lrpe is not None:
             where = positions(x, past)
             query, key = self.lrpe(query, where), self.lrpe(key, where)
+        guarded = query.dtype == torch.float16 and not isinstance(self.norm, nn.Identity)
+        if guarded:
+            query, key, value = query.float(), key.float(), value.float()
         out, matrix = linear_attention(
             query, key, value, log_decay=self._log_decay(query), lengths=lengths, return_state=True,
             initial_state=None if past is None else past.matrix,
         )  # fmt: skip
-        out = self.norm(out.flatten(-2))
+        out = self.norm(_in_range(out.flatten(-2)).half() if guarded else out.flatten(-2))
         if self.gate is not None:
             out = out * self.gate(x)
         elif gate:
@@ -128,6 +137,12 @@ class LightningAttention(SequenceMixer):
         rates = None if self.rates is None else [float(f"{rate:.3g}") for rate in self.rates]
         value = ", activate_value=True" if self.activate_value else ""
         return f"{self.dim}, heads={self.heads}, rates={rates}, activation={self.activation!r}{value}"
+
+
+def _in_range(sums: Float[Tensor, "batch n hidden"]) -> Float[Tensor, "batch n hidden"]:
+    """Rows that float16 cannot hold, made smaller; a norm follows, which does not see how large a row is."""
+    largest = sums.detach().abs().amax(dim=-1, keepdim=True)
+    return sums * (HALF_RANGE / largest).clamp(max=1)
 
 
 def _checked_rates(rates: Tensor | Sequence[float], heads: int) -> tuple[float, ...]:
