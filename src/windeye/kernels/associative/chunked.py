@@ -51,25 +51,36 @@ def attend(
     by = coefficients(keep, momentum, step_size, live)
     decayed = keep[..., None] if options.predict_decayed else None
 
-    def piece(p: int, anchor: Tensor, weights: Tensor, surge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def piece(p: int, *layers: Tensor) -> tuple[Tensor, ...]:
+        anchor, weights, surge = _thirds(layers)
         own = Coefficients(*(t[p] for t in by))
-        layers = [unpack(t.flatten(0, 1), shapes) for t in (anchor, weights, surge)]
-        written = network.write(k[p], v[p], layers[0], None if decayed is None else decayed[p])
-        out = network.read(q[p], written, own, layers[1], layers[2])
-        new_weights, new_surge = updated(layers[1], layers[2], written, own)
-        return out, pack(new_weights).view_as(weights), pack(new_surge).view_as(surge)
+        written = network.write(k[p], v[p], anchor, None if decayed is None else decayed[p])
+        out = network.read(q[p], written, own, weights, surge)
+        weights, surge = updated(weights, surge, written, own)
+        return (out, *weights, *surge)
 
     outs = []
-    anchor, weights, surge, _ = state
-    for p in range(pieces.count):
+    anchor, weights, surge = (unpack(t.flatten(0, 1), shapes) for t in state[:3])
+    for p, completing in enumerate(pieces.completing):
         if options.recompute and torch.is_grad_enabled():
-            out, weights, surge = checkpoint(piece, p, anchor, weights, surge, use_reentrant=False)
+            out, *after = checkpoint(piece, p, *anchor, *weights, *surge, use_reentrant=False)
         else:
-            out, weights, surge = piece(p, anchor, weights, surge)
-        anchor = torch.where(pieces.completes[:, p, None, None], weights, anchor)
+            out, *after = piece(p, *anchor, *weights, *surge)
+        weights, surge = after[: len(shapes)], after[len(shapes) :]
+        if completing == "all":
+            anchor = weights
+        elif completing == "some":
+            rows = pieces.completes[:, p].repeat_interleave(heads)[:, None, None]
+            anchor = [torch.where(rows, new, old) for new, old in zip(weights, anchor, strict=True)]
         outs.append(out.view(batch, heads, *out.shape[1:]).transpose(1, 2))
     place = (state.place + pieces.lengths.sum(1)) % options.chunk_size
-    return pieces.join(torch.stack(outs, dim=1)), FastWeights(anchor, weights, surge, place)
+    anchored, weighted, surged = (pack(t).view_as(state.weights) for t in (anchor, weights, surge))
+    return pieces.join(torch.stack(outs, dim=1)), FastWeights(anchored, weighted, surged, place)
+
+
+def _thirds(layers: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
+    depth = len(layers) // 3
+    return layers[:depth], layers[depth : 2 * depth], layers[2 * depth :]
 
 
 def recall(

@@ -82,7 +82,8 @@ class Network:
         hidden = query
         for layer, (inputs, grads, weight, surge) in enumerate(zip(*written, weights, momentum, strict=True)):
             scores = (hidden @ inputs.transpose(-1, -2)) * by.mask
-            out = kept * (hidden @ weight) + carried * (hidden @ surge) - scores @ grads
+            out = torch.baddbmm((kept * hidden) @ weight, carried * hidden, surge)
+            out = torch.baddbmm(out, scores, grads, alpha=-1)
             hidden = out if layer == len(weights) - 1 else act(out)
         return self._with_residual(query, hidden)
 
@@ -134,8 +135,10 @@ def updated(
     new_weights, new_momentum = [], []
     for inputs, grads, weight, surge in zip(*written, weights, momentum, strict=True):
         keys = inputs.transpose(-1, -2)
-        new_weights.append(kept * weight + carried * surge - keys @ (last * grads))
-        new_momentum.append(by.momentum[..., None, None] * surge - keys @ (by.last[..., None] * grads))
+        new_weights.append(torch.baddbmm(torch.addcmul(kept * weight, carried, surge), keys, last * grads, alpha=-1))
+        new_momentum.append(
+            torch.baddbmm(by.momentum[..., None, None] * surge, keys, by.last[..., None] * grads, alpha=-1)
+        )
     return new_weights, new_momentum
 
 

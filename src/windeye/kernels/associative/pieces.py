@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -67,6 +67,13 @@ class Pieces:
     @property
     def count(self) -> int:
         return self.lengths.shape[1]
+
+    @property
+    def completing(self) -> list[Literal["all", "some", "none"]]:
+        """Which rows complete a chunk with each piece."""
+        full = self.completes.sum(0).tolist()
+        rows = self.completes.shape[0]
+        return ["all" if count == rows else "some" if count else "none" for count in full]
 
     @property
     def live(self) -> Bool[Tensor, "batch pieces width"]:
