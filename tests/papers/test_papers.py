@@ -16,6 +16,7 @@ from windeye.papers import card, fna, provenance, registry
 from windeye.papers import run as runs
 from windeye.papers.run import run
 from windeye.report import Check
+from windeye.report import code as report_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,7 +176,10 @@ def test_parts_of_other_code_are_computed_anew_and_those_of_the_same_code_are_no
     assert len(calls) == 3
 
 
-LIBRARY = ("papers/fna.py", "papers/gna/__init__.py", "papers/gna/speed.py", "papers/denoiser.py", "kernels/a/lanes.py")
+LIBRARY = (
+    "papers/fna.py", "papers/gna/__init__.py", "papers/gna/speed.py", "papers/denoiser.py", "compare/recall.py",
+    "kernels/a/lanes.py",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -214,9 +218,9 @@ def test_another_compiled_kernel_is_other_code(library, monkeypatch):
     before = provenance.code(card.find("fna"), library)
     (library / "_cpu.so").write_bytes(b"another build")
     spec = ModuleSpec("windeye._cpu", None, origin=str(library / "_cpu.so"))
-    monkeypatch.setattr(provenance.util, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(report_code.util, "find_spec", lambda _name: spec)
     built = provenance.code(card.find("fna"), library)
-    monkeypatch.setattr(provenance.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(report_code.util, "find_spec", lambda _name: None)
     assert len({before, built, provenance.code(card.find("fna"), library)}) == 3
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib import util
 from pathlib import Path
 from typing import Any
 
 from windeye.papers.card import Card, cards
 from windeye.papers.experiment import Budget
 from windeye.report import versions
-
-PACKAGE = Path(__file__).resolve().parents[1]
+from windeye.report.code import PACKAGE, digest
 
 
 def conditions(card: Card, *, budget: Budget, device: str, data: Path | None) -> dict[str, Any]:
@@ -35,14 +32,7 @@ def code(card: Card, package: Path = PACKAGE) -> str:
     Other papers do not count. Nor does the rest of the library: its results are pinned by tests, and every commit
     would otherwise throw away what hours of training have left.
     """
-    digest = hashlib.sha256()
-    for path in sources(card, package):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    compiled = util.find_spec("windeye._cpu")
-    if compiled is not None and compiled.origin is not None:
-        digest.update(Path(compiled.origin).read_bytes())
-    return digest.hexdigest()
+    return digest(sources(card, package), package)
 
 
 def sources(card: Card, package: Path = PACKAGE) -> list[Path]:
@@ -53,8 +43,11 @@ def sources(card: Card, package: Path = PACKAGE) -> list[Path]:
         >>> names = [path.name for path in sources(find("fna"))]
         >>> "fna.py" in names, "experiment.py" in names, "lanes.py" in names, "judgement.py" in names
         (True, True, True, False)
+        >>> "recall.py" in names
+        True
     """
     papers = package / "papers"
     others = {other.module for other in cards().values()} - {card.module}
     own = [path for path in papers.rglob("*.py") if Path(path.relative_to(papers).parts[0]).stem not in others]
-    return sorted((*own, *(package / "kernels").rglob("*.py")))
+    shared = [path for folder in ("compare", "kernels") for path in (package / folder).rglob("*.py")]
+    return sorted((*own, *shared))
