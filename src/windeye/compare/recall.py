@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from torch import nn
 
+from windeye.compare.pieces import Pieces
 from windeye.compare.skeleton import decoder
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, silent, trained
 from windeye.data.sequences import Fresh, Sequences, check_integer
@@ -124,6 +125,32 @@ def choose_rate(mixers: tuple[MixerSpec, ...], plan: RecallPlan, device: str = "
         return outcome["accuracy"], outcome["steps"]
 
     return chosen(plan.rates, run, tell)
+
+
+class ArmRecall(TypedDict):
+    """The rate that an arm took, and its outcome with every seed."""
+
+    choice: Choice
+    runs: list[RecallOutcome]
+
+
+def recall(
+    name: str, mixers: tuple[MixerSpec, ...], plan: RecallPlan, seeds: tuple[int, ...], device: str, pieces: Pieces
+) -> ArmRecall:
+    """Choose the rate of an arm and train it with every seed, in pieces of weight `cost` together."""
+    choice = pieces.do(f"recall: {name}, rate", partial(choose_rate, mixers, plan, device), len(plan.rates))
+    runs = [
+        pieces.do(
+            f"recall: {name}, seed {seed}", partial(train_recall, mixers, plan, seed, device, rate=choice["rate"])
+        )
+        for seed in seeds
+    ]
+    return ArmRecall(choice=choice, runs=runs)
+
+
+def cost(plan: RecallPlan, seeds: int) -> float:
+    """What an arm takes, in trainings."""
+    return len(plan.rates) + seeds
 
 
 def accuracy(model: nn.Module, examples: Sequences) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from windeye.bench.timing import Candidate, compare
 from windeye.compare.arms import Arm
+from windeye.compare.training import Tell, silent
 from windeye.data.sequences import check_integer
 from windeye.memory import State
 
@@ -76,7 +77,13 @@ class Layers(nn.Module):
 
 
 def seconds(
-    arms: Sequence[Arm], work: Work, length: int, plan: ThroughputPlan, before: Sequence[Seconds], device: str = "cpu"
+    arms: Sequence[Arm],
+    work: Work,
+    length: int,
+    plan: ThroughputPlan,
+    before: Sequence[Seconds],
+    device: str = "cpu",
+    tell: Tell = silent,
 ) -> Seconds:
     """Median seconds of every arm, arms taking turns; of one token for "decoding", else of all.
 
@@ -87,6 +94,7 @@ def seconds(
         plan: sizes and limits.
         before: what was measured at the lengths below, in their order.
         device: where the layers are.
+        tell: called with 1 at the end.
 
     Example:
         >>> from windeye.compare.arms import selected
@@ -99,9 +107,8 @@ def seconds(
     timed = [arm for arm in arms if not limited or expected(arm.name, before) <= plan.most_seconds]
     tokens = plan.decoded if work == "decoding" else 1
     candidates = {arm.name: candidate(arm, work, length, plan, device) for arm in timed}
-    if not candidates:
-        return {arm.name: None for arm in arms}
-    found = compare(candidates, baseline=timed[0].name, rounds=plan.rounds)
+    found = compare(candidates, baseline=timed[0].name, rounds=plan.rounds) if timed else {}
+    tell(1.0)
     return {arm.name: found[arm.name].seconds / tokens if arm.name in found else None for arm in arms}
 
 
