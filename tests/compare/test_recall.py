@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from windeye.compare import RecallPlan, choose_rate, train_recall
-from windeye.compare.recall import accuracy
+from windeye.compare.recall import Asked, accuracy, asked
 from windeye.compare.skeleton import decoder
 from windeye.compare.training import PILOT, chosen, trained
 from windeye.data.tasks import IGNORED, MQAR
@@ -54,16 +54,26 @@ def test_accuracy_is_the_share_of_queries():
     assert accuracy(Lookup(TASK.vocabulary), type(PLAN.held_out_examples(0))(tokens, wrong)) == 0.5
 
 
+def test_what_is_asked_is_what_the_whole_decoder_says_there():
+    examples = TASK.sample(9, seed=4, split="test")
+    model = PLAN.model(SOFTMAX, 3)
+    packed = asked(examples)
+    judged = examples.targets != IGNORED
+    torch.testing.assert_close(Asked(model, TASK.length)(packed.tokens).flatten(0, 1), model(examples.tokens)[judged])
+    assert torch.equal(packed.targets.flatten(), examples.targets[judged])
+    assert accuracy(Asked(model, TASK.length), packed) == accuracy(model, examples)
+
+
 def test_every_arm_of_a_seed_sees_the_same_examples_and_starts_alike(monkeypatch):
     seen, starts = [], []
-    forward = DecoderLM.forward
+    hidden = DecoderLM.hidden
 
-    def watched(model, ids, **options):
+    def watched(model, ids):
         if model.training:
             seen[-1].append(ids)
-        return forward(model, ids, **options)
+        return hidden(model, ids)
 
-    monkeypatch.setattr(DecoderLM, "forward", watched)
+    monkeypatch.setattr(DecoderLM, "hidden", watched)
     for mixers in (SOFTMAX, (TaylorSpec(heads=1, feature_dim=4),), (ProductConvolutionSpec(),)):
         seen.append([])
         starts.append(PLAN.model(mixers, 7).state_dict())

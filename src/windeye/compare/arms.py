@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from windeye.models import AttentionSpec, LightningSpec, MixerSpec, TaylorSpec
+from windeye.models import AttentionSpec, DynamicMaskSpec, LightningSpec, MixerSpec, TaylorSpec
 
 Mixers = tuple[MixerSpec, ...]
 
@@ -32,6 +32,11 @@ ARMS: dict[str, Arm] = {
             "based",
             "Taylor linear attention with 16 features, then a window of 16",
             lambda heads: (TaylorSpec(heads, feature_dim=16), AttentionSpec(heads, window=16)),
+        ),
+        Arm(
+            "dma",
+            "softmax attention over 32 keys of largest learned score",
+            lambda heads: (DynamicMaskSpec(heads, 32),),
         ),
     )
 }

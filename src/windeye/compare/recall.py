@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypedDict
 
-from torch import nn
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from windeye.compare.pieces import Pieces
 from windeye.compare.skeleton import decoder
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, silent, trained
-from windeye.data.sequences import Fresh, Sequences, check_integer
+from windeye.data.sequences import IGNORED, Fresh, Sequences, check_integer
 from windeye.data.tasks import MQAR
 from windeye.models import DecoderLM, MixerSpec
 from windeye.train import score
@@ -29,6 +31,7 @@ class RecallPlan:
     Args:
         task: the examples.
         dim: channels of the decoder, which has no channel mixers.
+        init_std: of initial weights. The usual 0.02 stays much longer on the plateau where nothing is recalled.
         steps, batch_size: fresh examples in every step.
         rates: of which each arm takes the one that is best on the pilot's seed.
         held_out: examples that accuracy is taken on.
@@ -41,6 +44,7 @@ class RecallPlan:
 
     task: MQAR = UNIFORM
     dim: int = 64
+    init_std: float = 0.1
     steps: int = 1000
     batch_size: int = 32
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
@@ -64,7 +68,7 @@ class RecallPlan:
 
     def model(self, mixers: tuple[MixerSpec, ...], seed: int) -> DecoderLM:
         """The decoder of an arm before training."""
-        return decoder(mixers, seed, vocab_size=self.task.vocabulary, dim=self.dim)
+        return decoder(mixers, seed, vocab_size=self.task.vocabulary, dim=self.dim, init_std=self.init_std)
 
 
 class RecallOutcome(TypedDict):
@@ -153,6 +157,33 @@ def cost(plan: RecallPlan, seeds: int) -> float:
     return len(plan.rates) + seeds
 
 
+class Asked(nn.Module):
+    """A decoder whose head is computed only where an answer is judged, which is a quarter of all places.
+
+    Takes what `asked` gives: tokens, and behind them the places of the queries.
+    """
+
+    def __init__(self, decoder: DecoderLM, length: int) -> None:
+        super().__init__()
+        self.decoder, self.length = decoder, length
+
+    def forward(self, tokens: Int[Tensor, "batch joined"]) -> Float[Tensor, "batch queries vocab"]:
+        hidden, _ = self.decoder.hidden(tokens[:, : self.length])
+        places = tokens[:, self.length :, None].expand(-1, -1, hidden.shape[-1])
+        return self.decoder.logits(hidden.gather(1, places))
+
+
+def asked(examples: Sequences) -> Sequences:
+    """Tokens with the places of their queries behind them, and the value of each query; as many in every example.
+
+    Example:
+        >>> asked(Sequences(torch.tensor([[5, 6, 0, 5]]), torch.tensor([[-100, -100, -100, 6]])))
+        Sequences(tokens=tensor([[5, 6, 0, 5, 3]]), targets=tensor([[6]]))
+    """
+    places = (examples.targets != IGNORED).nonzero()[:, 1].view(len(examples.tokens), -1)
+    return Sequences(torch.cat((examples.tokens, places), dim=1), examples.targets.gather(1, places))
+
+
 def accuracy(model: nn.Module, examples: Sequences) -> float:
     """The share of queries whose value the model names first."""
     return score(model, [examples])["accuracy"]
@@ -162,10 +193,10 @@ def _train(
     mixers: tuple[MixerSpec, ...], plan: RecallPlan, seed: int, device: str, tell: Tell, rate: float
 ) -> RecallOutcome:
     began = time.process_time()
-    model = plan.model(mixers, seed).to(device)
+    model, fresh = plan.model(mixers, seed).to(device), plan.batches(seed)
     points, diverged = trained(
-        model, plan.batches(seed), steps=plan.steps, every=plan.every, rate=rate, enough=plan.enough, tell=tell,
-        score=partial(accuracy, examples=plan.held_out_examples(seed)),
+        Asked(model, plan.task.length), lambda step: asked(fresh(step)), steps=plan.steps, every=plan.every, rate=rate,
+        enough=plan.enough, tell=tell, score=partial(accuracy, examples=asked(plan.held_out_examples(seed))),
     )  # fmt: skip
     return RecallOutcome(
         accuracy=points[-1]["score"],

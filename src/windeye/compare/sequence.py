@@ -42,7 +42,7 @@ class Plan:
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(
-        RecallPlan(MQAR(32, 16, 2, 1.0, "zero"), 16, 2, 4, rates=(1e-3, 1e-2), held_out=8, every=1),
+        RecallPlan(MQAR(32, 16, 2, 1.0, "zero"), 16, steps=2, batch_size=4, rates=(1e-3, 1e-2), held_out=8, every=1),
         LanguagePlan("pydoc", 16, 16, 16, steps=2, batch_size=4, held_out=8, every=1),
         ThroughputPlan((16, 32), 16, rounds=1, decoded=2),
         seeds=1,

@@ -19,6 +19,7 @@ def decoder(
     dim: int,
     glu_dim: int | None = None,
     norm: Norm = "layer",
+    init_std: float = 0.02,
 ) -> DecoderLM:
     """Block 0 a short convolution, then one block per mixer, and a head that is the embedding.
 
@@ -29,7 +30,7 @@ def decoder(
         mixers: what is compared; an arm may have several blocks.
         seed: of the initial weights. Embedding and convolution start alike in every arm; torch's own generator is left
             as it was.
-        vocab_size, dim, glu_dim, norm: of the decoder.
+        vocab_size, dim, glu_dim, norm, init_std: of the decoder.
 
     Raises:
         ValueError: there is no mixer.
@@ -44,7 +45,9 @@ def decoder(
     """
     if not mixers:
         raise ValueError("mixers must name at least one block")
-    convolution = DecoderConfig(vocab_size, dim, (ProductConvolutionSpec(),), glu_dim=glu_dim, norm=norm)
+    convolution = DecoderConfig(
+        vocab_size, dim, (ProductConvolutionSpec(),), glu_dim=glu_dim, norm=norm, init_std=init_std
+    )
     shared, model = _drawn(convolution, seed), _drawn(replace(convolution, mixers=convolution.mixers + mixers), seed)
     # What a mixer draws moves everything that is drawn after it.
     model.embedding.load_state_dict(shared.embedding.state_dict())
