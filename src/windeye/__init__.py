@@ -47,7 +47,7 @@ __all__ = [
     "topw_mask",
 ]
 
-_ON_DEMAND = ("compat", "data", "memory", "models", "nn", "tiling", "train")
+_ON_DEMAND = ("compat", "data", "hf", "memory", "models", "nn", "tiling", "train")
 """Subpackages that `import windeye` leaves alone until they are asked for."""
 
 

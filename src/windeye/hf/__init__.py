@@ -1,0 +1,15 @@
+"""The Hugging Face adapter: our decoders as models of transformers, with everything that `generate` does.
+
+Importing it makes ``AutoConfig`` and ``AutoModelForCausalLM`` know the model type ``windeye``.
+"""
+
+try:
+    import transformers as _transformers  # noqa: F401 - only asked whether it is there
+except ImportError as error:
+    raise ImportError("windeye.hf needs transformers: pip install 'windeye[hf]'") from error
+
+from windeye.hf.cache import StateCache
+from windeye.hf.config import WindeyeConfig
+from windeye.hf.decoder import WindeyeForCausalLM
+
+__all__ = ["StateCache", "WindeyeConfig", "WindeyeForCausalLM"]
