@@ -131,3 +131,19 @@ ERRORS = [
 def test_wrong_calls_are_refused_by_name(call, kind, words):
     with pytest.raises(kind, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("rank", "older", "window", "dilation"),
+    [(1, (5, 2), 5, 2), (2, (3, 2), 3, 2), (3, (2, 3, 1, 2), (2, 3, 3), (1, 2, 2))],
+)
+def test_older_names_are_the_same_operators(rank, older, window, dilation):
+    grid = (10, 9, 8)[:rank]
+    q, k, v = torch.randn(3, 1, 2, *grid, 4).unbind(0)
+    sizes = (window,) * rank if isinstance(window, int) else window
+    rpb = torch.randn(2, *[2 * size - 1 for size in sizes])
+    logits = getattr(functional, f"natten{rank}dqkrpb")(q, k, rpb, *older)
+    assert torch.equal(logits, QK[rank](q, k, window, dilation, rpb=rpb))
+    out = getattr(functional, f"natten{rank}dav")(logits.softmax(-1), v, *older)
+    assert torch.equal(out, AV[rank](logits.softmax(-1), v, window, dilation))
+    assert torch.equal(getattr(functional, f"natten{rank}dqkrpb")(q, k, None, *older), QK[rank](q, k, window, dilation))

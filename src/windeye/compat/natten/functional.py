@@ -23,7 +23,20 @@ from windeye.compat.natten.checks import (
     check_tile_size,
     neighborhood_of,
 )
-from windeye.compat.natten.legacy import na1d_av, na1d_qk, na2d_av, na2d_qk, na3d_av, na3d_qk
+from windeye.compat.natten.legacy import (
+    na1d_av,
+    na1d_qk,
+    na2d_av,
+    na2d_qk,
+    na3d_av,
+    na3d_qk,
+    natten1dav,
+    natten1dqkrpb,
+    natten2dav,
+    natten2dqkrpb,
+    natten3dav,
+    natten3dqkrpb,
+)
 
 __all__ = [
     "attention",
@@ -37,6 +50,12 @@ __all__ = [
     "na3d",
     "na3d_av",
     "na3d_qk",
+    "natten1dav",
+    "natten1dqkrpb",
+    "natten2dav",
+    "natten2dqkrpb",
+    "natten3dav",
+    "natten3dqkrpb",
 ]
 
 Result = Tensor | tuple[Tensor, Tensor]

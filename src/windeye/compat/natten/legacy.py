@@ -7,6 +7,8 @@ gathers, differentiable to any order, and need memory for every key of every win
 Causal windows see fewer keys near the start of an axis. As in NATTEN their missing keys come last, in place of the
 window's keys after the query, with logit -inf and whatever weight ignored.
 
+Functions named ``natten...`` are the same by the names that they had before 0.17, which models of transformers call.
+
 Differs from: NATTEN 0.17, which took odd windows only.
 """
 
@@ -132,6 +134,80 @@ def na3d_av(
 ) -> Float[Tensor, "batch heads x y z value_dim"]:
     """Weighted values of every window on a volume. Parameters and errors as in `na2d_av`."""
     return _av(3, attn, value, kernel_size, dilation, additional_values, is_causal)
+
+
+def natten1dqkrpb(
+    query: Float[Tensor, "batch heads x head_dim"],
+    key: Float[Tensor, "batch heads x head_dim"],
+    rpb: Float[Tensor, "heads offsets"] | None,
+    kernel_size: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x weights"]:
+    """`na1d_qk` by its older name and order of arguments."""
+    return na1d_qk(query, key, kernel_size, dilation, rpb=rpb)
+
+
+def natten1dav(
+    attn: Float[Tensor, "batch heads x weights"],
+    value: Float[Tensor, "batch heads x value_dim"],
+    kernel_size: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x value_dim"]:
+    """`na1d_av` by its older name."""
+    return na1d_av(attn, value, kernel_size, dilation)
+
+
+def natten2dqkrpb(
+    query: Float[Tensor, "batch heads x y head_dim"],
+    key: Float[Tensor, "batch heads x y head_dim"],
+    rpb: Float[Tensor, "heads offsets_x offsets_y"] | None,
+    kernel_size: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x y weights"]:
+    """`na2d_qk` by its older name and order of arguments.
+
+    Example:
+        >>> q = k = torch.randn(1, 4, 7, 9, 8)
+        >>> natten2dqkrpb(q, k, torch.zeros(4, 5, 5), 3, 1).shape
+        torch.Size([1, 4, 7, 9, 9])
+    """
+    return na2d_qk(query, key, kernel_size, dilation, rpb=rpb)
+
+
+def natten2dav(
+    attn: Float[Tensor, "batch heads x y weights"],
+    value: Float[Tensor, "batch heads x y value_dim"],
+    kernel_size: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x y value_dim"]:
+    """`na2d_av` by its older name."""
+    return na2d_av(attn, value, kernel_size, dilation)
+
+
+def natten3dqkrpb(
+    query: Float[Tensor, "batch heads x y z head_dim"],
+    key: Float[Tensor, "batch heads x y z head_dim"],
+    rpb: Float[Tensor, "heads offsets_x offsets_y offsets_z"] | None,
+    kernel_size_d: int,
+    kernel_size: int,
+    dilation_d: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x y z weights"]:
+    """`na3d_qk` by its older name and order of arguments; the first axis has a window and a dilation of its own."""
+    window, steps = (kernel_size_d, kernel_size, kernel_size), (dilation_d, dilation, dilation)
+    return na3d_qk(query, key, window, steps, rpb=rpb)
+
+
+def natten3dav(
+    attn: Float[Tensor, "batch heads x y z weights"],
+    value: Float[Tensor, "batch heads x y z value_dim"],
+    kernel_size_d: int,
+    kernel_size: int,
+    dilation_d: int,
+    dilation: int,
+) -> Float[Tensor, "batch heads x y z value_dim"]:
+    """`na3d_av` by its older name."""
+    return na3d_av(attn, value, (kernel_size_d, kernel_size, kernel_size), (dilation_d, dilation, dilation))
 
 
 def _qk(
