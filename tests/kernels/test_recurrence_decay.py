@@ -1,10 +1,12 @@
 """Published decay rates, each against its formula or its check values."""
 
 from math import exp, log
+from typing import get_args
 
 import pytest
+import torch
 
-from windeye.kernels.recurrence.decay import alibi_slopes, retnet_rates, tnl_rates
+from windeye.kernels.recurrence.decay import Convention, alibi_slopes, retnet_rates, tnl_rates
 
 
 def test_slopes_of_a_head_count_that_is_no_power_of_two():
@@ -42,6 +44,15 @@ def test_the_first_layer_forgets_fast_and_the_last_hardly():
 
 def test_retnet():
     assert retnet_rates(3).tolist() == pytest.approx([-log(1 - 2.0**-n) for n in (5, 6, 7)])
+
+
+@pytest.mark.parametrize("convention", get_args(Convention))
+def test_rates_are_numbers_whatever_the_default_device_is(convention):
+    expected = [tnl_rates(6, 1, 4, convention), alibi_slopes(6), retnet_rates(6)]
+    with torch.device("meta"):
+        rates = [tnl_rates(6, 1, 4, convention), alibi_slopes(6), retnet_rates(6)]
+    for ours, theirs in zip(rates, expected, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(

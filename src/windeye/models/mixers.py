@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -111,10 +110,8 @@ class LightningSpec:
     gate: Gate = "linear"
 
     def build(self, dim: int, layer: int, layers: int) -> SequenceMixer:
-        with torch.device("cpu"):  # rates are numbers, also of a model that is built on the meta device
-            rates = self._rates(layer, layers)
         return LightningAttention(
-            dim, self.heads, rates, hidden_dim=self.hidden_dim, lrpe=self.lrpe,
+            dim, self.heads, self._rates(layer, layers), hidden_dim=self.hidden_dim, lrpe=self.lrpe,
             activation=self.activation, norm=self.norm, norm_eps=self.norm_eps, gate=self.gate,
         )  # fmt: skip
 

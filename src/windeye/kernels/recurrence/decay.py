@@ -1,5 +1,6 @@
 """Published decay rates of linear attention. A rate is positive; ``log_decay = -rate`` and a token that is ``t`` steps
-old counts ``exp(-rate t)``.
+old counts ``exp(-rate t)``. Rates are numbers, on the CPU whatever the default device is: a model that is built on the
+meta device has them too.
 
 Example:
     >>> import windeye
@@ -35,7 +36,7 @@ def alibi_slopes(heads: int) -> Float[Tensor, " heads"]:
     whole = 1 << (heads.bit_length() - 1)
     slopes = [2 ** (-8 * h / whole) for h in range(1, whole + 1)]
     slopes += [2 ** (-8 * h / (2 * whole)) for h in range(1, 2 * (heads - whole) + 1, 2)]
-    return torch.tensor(slopes, dtype=torch.float64)
+    return torch.tensor(slopes, dtype=torch.float64, device="cpu")
 
 
 def tnl_rates(heads: int, layer: int, layers: int, convention: Convention = "code") -> Float[Tensor, " heads"]:
@@ -65,14 +66,14 @@ def tnl_rates(heads: int, layer: int, layers: int, convention: Convention = "cod
         raise ValueError(f"layer must be in [0, {layers}), got {layer}")
     if convention not in get_args(Convention):
         raise ValueError(f"convention must be one of {', '.join(get_args(Convention))}, got {convention!r}")
-    head = torch.arange(heads, dtype=torch.float64)
+    head = torch.arange(heads, dtype=torch.float64, device="cpu")
     if convention in ("paper", "fla"):
         return 8 / heads * (head + (convention == "paper")) * (1 - layer / layers)
     if convention == "minimax":
         return alibi_slopes(heads) * (1 - layer / (layers - 1 + 1e-5) + 1e-5)
     depth = 1.0 if layers == 1 else 1 - layer / (layers - 1) + 1e-5
     if convention == "xmixers":
-        windows = torch.logspace(1, 8, heads, base=2, dtype=torch.float64)
+        windows = torch.logspace(1, 8, heads, base=2, dtype=torch.float64, device="cpu")
         return depth / windows
     return alibi_slopes(heads) * depth
 
@@ -88,7 +89,7 @@ def retnet_rates(heads: int) -> Float[Tensor, " heads"]:
         [0.96875, 0.984375]
     """
     _check_at_least_one("heads", heads)
-    return -torch.log1p(-(2.0 ** (-5 - torch.arange(heads, dtype=torch.float64))))
+    return -torch.log1p(-(2.0 ** (-5 - torch.arange(heads, dtype=torch.float64, device="cpu"))))
 
 
 def _check_at_least_one(name: str, value: int) -> None:
