@@ -36,6 +36,10 @@ def test_list_shows_a_table_and_filters_by_words() -> None:
     assert "a [short] song" in everything.output
     assert "CC0 *" in everything.output
     assert "poem" not in invoke("list", "audio", "SONG").output
+    nothing = invoke("list", "poem", "whale")
+    assert nothing.exit_code == 0
+    assert nothing.output == "no asset mentions poem and whale; `windeye assets list` shows all\n"
+    assert json.loads(invoke("list", "whale", "--json").output) == []
 
 
 @pytest.mark.usefixtures("shelf")

@@ -68,6 +68,9 @@ def list_command(
     if as_json:
         typer.echo(json.dumps([_as_json(asset) for asset in assets], indent=1))
         return
+    if not assets:
+        typer.echo(f"no asset mentions {' and '.join(words or [])}; `windeye assets list` shows all")
+        return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
