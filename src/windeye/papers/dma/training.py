@@ -64,7 +64,7 @@ def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell)
         accuracy=points[-1]["score"],
         steps=points[-1]["step"],
         diverged=diverged,
-        factor=[float(a) for name, p in model.named_parameters() if name.endswith(".A") for a in p],
+        factor=[a for name, tensor in model.state_dict().items() if name.endswith(".A") for a in tensor.tolist()],
         state_bytes=model.state_bytes(recall.task.length),
         hits=hits,
         asked=asked,
