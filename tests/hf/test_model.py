@@ -45,9 +45,28 @@ def test_losses_are_of_the_next_token_and_train_every_weight():
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(output.loss.double(), expected, rtol=1e-5, atol=1e-5)  # taken in float32
     torch.testing.assert_close(model(ids, labels=labels, num_items_in_batch=18).loss, output.loss / 2)
+    assert output["loss"] is output[0] is output.loss
     output.loss.backward()
     assert all(p.grad.abs().sum() > 0 for p in model.parameters())
     assert not any(isinstance(part, StateCache) for part in output.to_tuple())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_their_trainer_trains_it(tmp_path):
+    pytest.importorskip("accelerate")
+    from transformers import Trainer, TrainingArguments
+
+    model = model_of(*SPECS).float().train()
+    text = torch.arange(8).expand(8, -1)
+    arguments = TrainingArguments(
+        tmp_path, max_steps=12, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=3e-2,
+        use_cpu=True, report_to=[], disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    before = model(text, labels=text).loss.item()
+    Trainer(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in text]).train()
+    assert model(text, labels=text).loss.item() < before / 2
+    again = WindeyeForCausalLM.from_pretrained(tmp_path / "checkpoint-12")
+    same(again(text).logits, model.eval()(text).logits)
 
 
 @pytest.mark.parametrize("kind", list(MIXERS))

@@ -128,11 +128,12 @@ class WindeyeForCausalLM(PreTrainedModel, GenerationMixin):
             past.advance(state, input_ids.shape[1])
         places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.decoder.logits(layout.back(hidden)[:, places])
-        output = CausalLMOutputWithPast(logits=logits, **{CACHE: past})
+        loss = None
         if labels is not None:
-            output.loss = self.loss_function(
+            loss = self.loss_function(
                 logits, labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
             )
+        output = CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: past})
         return output if return_dict else output.to_tuple()
 
     def get_input_embeddings(self) -> nn.Embedding:

@@ -51,9 +51,8 @@ def attention(
         cumulative_seqlen_Q, cumulative_seqlen_KV, max_seqlen_Q, max_seqlen_KV: the same as running sums from 0,
             see `generate_varlen_parameters`.
         backend: None or "flex-fmha"; other names are refused, see `windeye.compat.natten.backends`.
-        q_tile_size, kv_tile_size, backward_q_tile_size, backward_kv_tile_size, backward_kv_splits,
-            backward_use_pt_reduction, run_persistent_kernel, kernel_schedule, torch_compile: choices among NATTEN's
-            kernels. Checked, without effect: no result of NATTEN depends on them, and windeye plans its own tiles.
+        q_tile_size ... torch_compile: choices among NATTEN's kernels. Checked, without effect: no result of NATTEN
+            depends on them, and windeye plans its own tiles.
         return_lse: also return the log-sum-exp of each row, [batch, seqlen, heads], float32 (float64 for float64).
 
     Raises:

@@ -142,9 +142,8 @@ def na2d(
         attention_kwargs: performance parameters of `attention` for the additional tokens; checked. A backend in them
             must be the one that ``backend`` names.
         backend: None or "flex-fna"; other names are refused, see `windeye.compat.natten.backends`.
-        q_tile_shape, kv_tile_shape, backward_q_tile_shape, backward_kv_tile_shape, backward_kv_splits,
-            backward_use_pt_reduction, run_persistent_kernel, kernel_schedule, torch_compile: choices among NATTEN's
-            kernels. Checked, without effect: no result of NATTEN depends on them, and windeye plans its own tiles.
+        q_tile_shape ... torch_compile: choices among NATTEN's kernels. Checked, without effect: no result of NATTEN
+            depends on them, and windeye plans its own tiles.
         return_lse: also return the log-sum-exp of each row, [batch, x, y, heads], float32 (float64 for float64).
 
     Raises:
