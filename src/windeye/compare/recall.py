@@ -45,9 +45,9 @@ class RecallPlan:
     task: MQAR = UNIFORM
     dim: int = 64
     init_std: float = 0.1
-    steps: int = 1000
-    batch_size: int = 32
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    steps: int = 800
+    batch_size: int = 64
+    rates: tuple[float, ...] = (3e-3, 1e-2)
     held_out: int = 256
     every: int = 100
     enough: float | None = 0.99
