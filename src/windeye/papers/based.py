@@ -66,8 +66,8 @@ RULE = (
     f"window of {SMALL}, and at most {TOLERANCE:g} points above attention, with every number of features; along Based "
     f"with {', '.join(map(str, FEATURES))} features, and along windows of {', '.join(map(str, WINDOWS))}, no step "
     f"loses more than {TOLERANCE:g} points and the last is above the first; Based with {FEATURES[-1]} features is at "
-    f"most {NEAR:g} points below attention; convolution only is the lowest of all, or within {TOLERANCE:g} points of it. "
-    f"Opposite if the window of {SMALL} recalls more than Based with {FEATURES[-1]} features in every seed. 1+elu "
+    f"most {NEAR:g} points below attention; convolution only is the lowest of all, or within {TOLERANCE:g} points of "
+    f"it. Opposite if the window of {SMALL} recalls more than Based with {FEATURES[-1]} features in every seed. 1+elu "
     "linear attention is reported and decides nothing."
 )
 LIMITS = (
