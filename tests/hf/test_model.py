@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 
+import beartype
 import pytest
 import torch
+from jaxtyping import jaxtyped
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'windeye[hf]'")
 
@@ -33,6 +35,14 @@ def test_logits_are_those_of_the_decoder():
     new = torch.tensor([[1, 2], [3, 4]])
     same(model(new, cache=StateCache(state)).logits, model.decoder(new, state=state))
     same(model(new, past_key_values=StateCache(state)).logits, model.decoder(new, state=state))
+
+
+def test_shapes_are_those_of_the_signature():
+    model = model_of(*SPECS)
+    checked = jaxtyped(typechecker=beartype.beartype)(model.forward)
+    ids, mask = prompts(7, 3)
+    cache = checked(ids, mask, labels=ids)[2]
+    assert checked(ids, torch.cat((mask, mask), dim=1), cache=cache, logits_to_keep=2).logits.shape == (2, 2, VOCAB)
 
 
 def test_losses_are_of_the_next_token_and_train_every_weight():

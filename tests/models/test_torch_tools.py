@@ -62,6 +62,8 @@ def test_shapes_are_those_of_the_signatures(spec):
     out, state = checked(strided, lengths=torch.tensor([3, 7]), return_state=True)
     torch.testing.assert_close(out, layer(strided.contiguous(), lengths=torch.tensor([3, 7])))
     mixed(strided, None, state)
+    bounds = torch.tensor([0, 3, 3, 7], dtype=torch.int32)
+    assert checked(strided[1:], cu_seqlens=bounds, return_state=True)[1].seen.tolist() == [3, 0, 4]
     for empty in (strided[:0], strided[:, :0]):
         assert layer(empty).shape == empty.shape
 
@@ -71,5 +73,6 @@ def test_shapes_of_the_model_are_those_of_its_signature():
         model = wide(make)
         checked = jaxtyped(typechecker=beartype.beartype)(model.forward)
         assert checked(tokens()[0], padding=torch.zeros(3, 13, dtype=torch.bool)).shape == (3, 13, VOCAB)
+        assert checked(tokens()[0][:1], cu_seqlens=torch.tensor([0, 5, 13])).shape == (1, 13, VOCAB)
     typed = jaxtyped(typechecker=beartype.beartype)(generate)
     assert typed(model, tokens()[0], 2, temperature=1.0, top_p=0.9, seed=1).shape == (3, 2)
