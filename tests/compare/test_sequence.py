@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from windeye.cli.main import app
-from windeye.compare import ARMS, Arm, selected
+from windeye.compare import ARMS, Arm, pages, selected
 from windeye.compare import sequence as comparison
 from windeye.compare.page import page
 from windeye.compare.pieces import Pieces
@@ -158,3 +158,15 @@ def test_wrong_words_are_answered(words, message, tmp_path):
     assert done.exit_code == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_part_is_written_between_its_marks_and_says_where_it_is_from(smoke):
+    marks = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in ("arms", *PARTS))
+    text = pages.comparison(marks, smoke[0])
+    assert "old" not in text
+    for name, words in smoke[0]["arms"].items():
+        assert f"| {name} | {words} |" in text
+    assert text.count("`a command`") == len(PARTS)
+    assert pages.comparison(text, smoke[0]) == text
+    with pytest.raises(ValueError, match="marks <!-- arms -->"):
+        pages.comparison("no marks", smoke[0])

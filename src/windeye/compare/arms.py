@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from windeye.models import AttentionSpec, DynamicMaskSpec, LightningSpec, MixerSpec, TaylorSpec
+from windeye.models import AttentionSpec, DynamicMaskSpec, LightningSpec, MixerSpec, TaylorSpec, TitansSpec
+from windeye.models.mixers import TitansVariant
 
 Mixers = tuple[MixerSpec, ...]
 
@@ -22,6 +23,15 @@ class Arm:
     mixers: Callable[[int], Mixers]
 
 
+def _titans(variant: TitansVariant, words: str) -> Arm:
+    """Memory heads of 32 channels that the memory's network does not widen: a state of the size that others have."""
+    return Arm(
+        f"titans_{variant}",
+        words,
+        lambda heads: (TitansSpec(variant, heads, window=16, memory_head_dim=32, expansion=1),),
+    )
+
+
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -33,6 +43,10 @@ ARMS: dict[str, Arm] = {
             "Taylor linear attention with 16 features, then a window of 16",
             lambda heads: (TaylorSpec(heads, feature_dim=16), AttentionSpec(heads, window=16)),
         ),
+        _titans("lmm", "the memory of Titans alone: a network of two layers that learns at test time"),
+        _titans("mac", "Titans, the memory as context of attention in segments of 16"),
+        _titans("mag", "Titans, the memory as gate of a window of 16"),
+        _titans("mal", "Titans, the memory as a layer before a window of 16"),
         Arm(
             "dma",
             "softmax attention over 32 keys of largest learned score",
