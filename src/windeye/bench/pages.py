@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from windeye.bench import goals, lifetimes, recurrence, softmax
+from windeye.bench import decoding, goals, lifetimes, recurrence, softmax
 from windeye.bench.table import between, grid
 
 Result = dict[str, Any]
-SUITES = ("softmax", "recurrence", "lifetimes")
+SUITES = ("softmax", "recurrence", "lifetimes", "decoding")
 
 
 def committed(root: Path) -> dict[str, Result]:
@@ -37,7 +37,11 @@ def performance(text: str, results: dict[str, Result]) -> str:
     """
     reached = grid(goals.COLUMNS, goals.rows(results["softmax"]))
     text = between(text, reached, "<!-- goals: softmax -->", "<!-- end of goals -->")
-    for name, suite, timed in (("recurrence", recurrence, "both passes"), ("lifetimes", lifetimes, "a forward pass")):
+    for name, suite, timed in (
+        ("recurrence", recurrence, "both passes"),
+        ("lifetimes", lifetimes, "a forward pass"),
+        ("decoding", decoding, "a token in one layer"),
+    ):
         table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed)}"
         text = between(text, table, f"<!-- {name} -->", f"<!-- end of {name} -->")
     return text
