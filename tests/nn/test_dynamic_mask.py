@@ -269,3 +269,15 @@ def test_a_factor_of_another_size_is_refused():
     layer, _ = scored()
     with pytest.raises(RuntimeError, match="size mismatch for A"):
         layer.load_state_dict(layer.state_dict() | {"A": torch.zeros(3)})
+
+
+def test_a_pass_compiles_into_one_graph():
+    layer, x = scored()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    x.requires_grad_()
+    out = compiled(x)
+    same(out, layer(x))
+    weights = torch.randn_like(out)
+    (ours,) = torch.autograd.grad((out * weights).sum(), x)
+    (expected,) = torch.autograd.grad((layer(x) * weights).sum(), x)
+    same(ours, expected)
