@@ -42,11 +42,11 @@ class LanguagePlan:
     length: int = 128
     dim: int = 96
     glu_dim: int = 192
-    steps: int = 400
+    steps: int = 300
     batch_size: int = 16
     rate: float = 3e-3
     held_out: int = 256
-    every: int = 200
+    every: int = 150
 
     def __post_init__(self) -> None:
         for name in ("length", "dim", "glu_dim", "steps", "batch_size", "held_out", "every"):
