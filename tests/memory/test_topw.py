@@ -120,6 +120,24 @@ def test_a_step_leaves_the_cache_as_it_was():
     assert torch.equal(first, again)
 
 
+@torch.no_grad()
+def test_a_growing_cache_is_not_copied_and_can_be_continued_twice():
+    tokens = sequence(30)
+    q, k, v, score = tokens
+    _, cache = in_steps((q[:, :20], k[:, :20], v[:, :20], score[..., :20]), 40, [18, 19])
+    first = [t[:, 20:21] if t.dim() == 4 else t[..., 20:21] for t in tokens]
+    other = [t[:, 21:22] if t.dim() == 4 else t[..., 21:22] for t in tokens]
+    out, after = cache.step(*first)
+    assert after.key.data_ptr() == cache.key.data_ptr()
+    assert torch.allclose(out, whole(q[:, :21], k[:, :21], v[:, :21], score[..., :21], 40)[:, 20:], atol=1e-12)
+    _, branch = cache.step(*other)
+    assert branch.key.data_ptr() != cache.key.data_ptr()
+    again, same = cache.step(*first)
+    assert torch.equal(again, out)
+    assert all(torch.equal(a, b) for a, b in zip(same.tensors().values(), after.tensors().values(), strict=True))
+    assert torch.equal(branch.key[:, :20], cache.key)
+
+
 def test_a_token_that_no_head_keeps_costs_no_copy():
     q, k, v, score = sequence(9)
     _, cache = in_steps((q, k, v, score), 4, [])

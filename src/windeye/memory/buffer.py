@@ -39,3 +39,13 @@ class Buffer:
     @property
     def _writable(self) -> bool:
         return torch.is_inference_mode_enabled() or not self.places.is_inference()
+
+
+def may_append(held: Shaped[Tensor, "batch n *rest"], new: Shaped[Tensor, "batch new *rest"]) -> bool:
+    """Whether tokens may be written behind others: not under a graph, which must find what it saved."""
+    return (
+        held.shape[1] > 0
+        and held.dtype == new.dtype
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+    )

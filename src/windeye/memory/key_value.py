@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from windeye.memory.buffer import Buffer
+from windeye.memory.buffer import Buffer, may_append
 from windeye.memory.tensors import TensorState, latest
 
 
@@ -80,14 +80,8 @@ class KeyValueState(TensorState):
         return self.followed_by(key, value).settled(key.shape[1], lengths)
 
     def _grows_in_place(self, key: Tensor, value: Tensor) -> bool:
-        """Not under a graph, which must find what it saved; a window drops tokens, and is copied as a whole."""
-        return (
-            self.window is None
-            and self.key.shape[1] > 0
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and (key.dtype, value.dtype) == (self.key.dtype, self.value.dtype)
-        )
+        """A window drops tokens, and is copied as a whole."""
+        return self.window is None and may_append(self.key, key) and may_append(self.value, value)
 
     def crop(self, tokens: int) -> Self:
         if self.window is not None:

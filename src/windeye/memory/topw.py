@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from windeye.memory.buffer import Buffer, may_append
 from windeye.memory.tensors import TensorState
 from windeye.ops import attend, topw_expiry
 from windeye.patterns import Expiry
@@ -26,7 +27,8 @@ class TopwCache(TensorState):
     A key that was dropped never returns, so that nothing else of the past can matter to later queries: a step over the
     cache equals the row of a pass over the whole sequence, for every way to cut the sequence into steps. Where
     several score heads share a key head each keeps keys of its own. Entries stand in the order of the sequence, the
-    newest last; a sequence that has fewer than others has empty places in front. It grows to ``w`` places and stays.
+    newest last; a sequence that has fewer than others has empty places in front. It grows to ``w`` places and stays;
+    until then, and where no gradients are taken, a token is written behind the others into memory that doubles.
     Scores are compared in float32: tokens whose wider scores differ by rounding are equals, of which the later wins.
 
     Source: dma spec, properties 1 and 4.
@@ -55,6 +57,10 @@ class TopwCache(TensorState):
     """Where in the sequence each entry stood, ascending; `EMPTY` in places that are empty."""
     w: int
     window: int | None = None
+
+    def __post_init__(self) -> None:
+        # No field, so that states derived from this one start without: a buffer is of these very tensors.
+        self._buffers: Sequence[Buffer | None] = (None,) * 4
 
     @classmethod
     def empty(
@@ -131,7 +137,7 @@ class TopwCache(TensorState):
         if bool(score.isnan().any()):
             raise ValueError("score is NaN; a NaN has no rank")
         if places < self.w:
-            return self._replaced(self.seen + 1, [torch.cat(pair, dim=1) for pair in zip(own, new, strict=True)])
+            return self._grown(own, new)
         worst, place = self.score.float().min(dim=1, keepdim=True)  # of several the first, which is the oldest
         taken = score.float() >= worst  # of equal scores the later token wins
         if not bool(taken.any()):
@@ -145,6 +151,15 @@ class TopwCache(TensorState):
             last = tensor[:, -1:]
             last.copy_(torch.where(taken if last.dim() == 3 else taken[..., None], comes, last))
         return self._replaced(self.seen + 1, kept)
+
+    def _grown(self, own: Sequence[Tensor], new: Sequence[Tensor]) -> Self:
+        """The cache while it has room for all."""
+        if not all(may_append(*pair) for pair in zip(own, new, strict=True)):
+            return self._replaced(self.seen + 1, [torch.cat(pair, dim=1) for pair in zip(own, new, strict=True)])
+        buffers = [Buffer.append(*three) for three in zip(self._buffers, own, new, strict=True)]
+        after = self._replaced(self.seen + 1, [buffer.view for buffer in buffers])
+        after._buffers = buffers
+        return after
 
     def _replaced(self, seen: Tensor, tensors: Sequence[Tensor]) -> Self:
         key, value, score, position = tensors
