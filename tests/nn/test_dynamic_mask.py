@@ -186,6 +186,30 @@ def test_scores_below_the_guard_are_the_exponential():
     kit.same(layer.scores(x), torch.exp(layer.A * tau).transpose(1, 2))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_scores_follow_their_weights(bias):
+    """Without gradients the product of the weights is kept, but not beyond a change of theirs."""
+    layer, x = scored(bias=bias)
+    changes = [
+        lambda: layer.dt_proj.weight.mul_(2),
+        lambda: layer.v_proj.weight.add_(0.5),
+        lambda: layer.A.neg_(),
+        lambda: layer.load_state_dict(scored(bias=bias)[0].state_dict()),
+        lambda: setattr(layer.v_proj, "weight", torch.nn.Parameter(-layer.v_proj.weight)),
+        lambda: layer.bfloat16().double(),
+    ] + ([lambda: layer.v_proj.bias.add_(1)] if bias else [])
+    for change in changes:
+        with torch.no_grad():
+            before = layer.scores(x)
+            assert torch.equal(layer.scores(x), before)
+            change()
+            after = layer.scores(x)
+        same(after, layer.scores(x).detach())
+        assert not torch.equal(after, before)
+    with torch.inference_mode():
+        kit.same(layer.scores(x), after)
+
+
 def test_a_nan_is_reported():
     layer, x = scored()
     x[1, 7] = torch.nan

@@ -111,6 +111,7 @@ class DynamicMaskAttention(SequenceMixer):
         self.dt_proj = nn.Linear(self.kv_heads * self.head_dim, scored, bias=False)
         self.A = nn.Parameter(torch.empty(scored))
         self.out_proj = nn.Linear(heads * self.head_dim, dim, bias=bias)
+        self._scored: tuple[list[tuple[int, int]], tuple[Tensor, Tensor | None]] | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -140,13 +141,29 @@ class DynamicMaskAttention(SequenceMixer):
         pass and another way in steps.
         """
         with torch.autocast(x.device.type, enabled=False):
-            dt = self.dt_proj.weight.double()
-            shift = None if self.v_proj.bias is None else dt @ self.v_proj.bias.double()
-            tau = F.softplus(F.linear(x.double(), dt @ self.v_proj.weight.double(), shift))
+            tau = F.softplus(F.linear(x.double(), *self._scoring()))
         score = (self.A.double() * tau).transpose(1, 2)
         if self.score == "exp":
             score = score.clamp(max=LARGEST).exp()
         return score.to(state_dtype(self.A.dtype))
+
+    def _scoring(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the map from a token to the arguments of ``tau``.
+
+        Without gradients the last ones are taken as long as their factors are the same: a product of matrices would
+        take a third of the time of a step.
+        """
+        factors = [p for p in (self.dt_proj.weight, self.v_proj.weight, self.v_proj.bias) if p is not None]
+        lasting = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        lasting = lasting and not any(p.is_inference() for p in factors)  # which have no versions
+        made_from = [(p.data_ptr(), p._version) for p in factors] if lasting else None
+        if lasting and self._scored is not None and self._scored[0] == made_from:
+            return self._scored[1]
+        dt, weight, *bias = (p.double() for p in factors)
+        scoring = (dt @ weight, dt @ bias[0] if bias else None)
+        if made_from is not None:
+            self._scored = (made_from, scoring)
+        return scoring
 
     def state_bytes(self, n: int) -> int:
         """``min(n, keep)`` tokens for each head that has scores: key, value, score and position."""
