@@ -193,6 +193,7 @@ void topw_expiry(int64_t score, bool wide, int64_t hidden, int64_t expiry, int64
 
 } // namespace
 
+void register_associative(nb::module_ &m);
 void register_recurrence(nb::module_ &m);
 
 NB_MODULE(_cpu, m) {
@@ -220,5 +221,6 @@ NB_MODULE(_cpu, m) {
         .def("set_lifetimes", &Call::set_lifetimes)
         .def("forward", &Call::forward)
         .def("backward", &Call::backward);
+    register_associative(m);
     register_recurrence(m);
 }

@@ -6,12 +6,15 @@
 #include <type_traits>
 #include <vector>
 
+#include "buffer.h"
 #include "recurrence_problem.h"
-#include "recurrence_products.h"
+#include "tiles.h"
 
 namespace windeye {
 namespace WINDEYE_ISA {
 namespace recurrence {
+
+using namespace tiles;
 
 using windeye::recurrence::DecayKind;
 using windeye::recurrence::Part;
@@ -19,21 +22,6 @@ using windeye::recurrence::Problem;
 using windeye::recurrence::Sequence;
 using windeye::recurrence::Tensor;
 using windeye::recurrence::Type;
-
-template <class T> struct Buffer {
-    std::vector<char> bytes;
-    T *data = nullptr;
-    void resize(int64_t count) {
-        bytes.resize(size_t(count) * sizeof(T) + 64);
-        data = reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64);
-    }
-    operator T *() const { return data; }
-};
-
-template <class T> inline Vec<T> &at(T *x) { return *reinterpret_cast<Vec<T> *>(x); }
-template <class T> inline const Vec<T> &at(const T *x) { return *reinterpret_cast<const Vec<T> *>(x); }
-
-template <class T> inline int padded(int n) { return (n + Lanes<T>::N - 1) / Lanes<T>::N * Lanes<T>::N; }
 
 // Sizes of all matrices; a name with _ is padded to whole vectors.
 template <class T> struct Sizes {
@@ -125,18 +113,6 @@ void store_lanes(const Tensor &x, int64_t batch, int64_t token, int64_t head, in
             transpose(block);
             for (int r = 0; r < N && i + r < count; ++r)
                 write<S, T>(row_of<S>(x, batch, token + i + r, head) + d * x.dim, x.dim, dim - d, block[r]);
-        }
-}
-
-// to[column][row] = from[row][column], both padded.
-template <class T> void turn(const T *from, int64_t from_stride, int rows, int columns, T *to, int64_t to_stride) {
-    constexpr int N = Lanes<T>::N;
-    for (int i = 0; i < rows; i += N)
-        for (int j = 0; j < columns; j += N) {
-            Vec<T> block[N];
-            for (int r = 0; r < N; ++r) block[r] = at(from + (i + r) * from_stride + j);
-            transpose(block);
-            for (int r = 0; r < N; ++r) at(to + (j + r) * to_stride + i) = block[r];
         }
 }
 

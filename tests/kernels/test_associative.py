@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 import windeye
 from oracles.associative import memory
+from windeye.kernels import native
 from windeye.kernels.associative.coefficients import coefficients
 from windeye.ops import MemoryDiverged, associative_recall
 
+BACKENDS = ("torch",) if native.cpu is None else ("cpu", "torch")
+needs_kernel = pytest.mark.skipif(native.cpu is None, reason="needs the compiled module")
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
 
 
@@ -68,9 +71,9 @@ def problem(case, seed=0, dtype=torch.float64):
     return (q, k, v, weights), gate | options, leaves
 
 
-def assert_equal(case, seed=0):
+def assert_equal(case, seed=0, backend="auto"):
     arguments, options, leaves = problem(case, seed)
-    out, state = windeye.associative_memory(*arguments, **options, return_state=True)
+    out, state = windeye.associative_memory(*arguments, **options, return_state=True, backend=backend)
     expected, after = memory(*arguments, **options)
     live = torch.ones(case.batch, case.tokens, dtype=torch.bool)
     if case.lengths is not None:
@@ -109,16 +112,58 @@ def cases(draw):
         chunk_size=draw(st.integers(1, 10)),
         gates=draw(st.sampled_from(["none", "momentum", "forget", "both", "hard"])),
         activation=draw(st.sampled_from(["gelu", "silu", "tanh"])),
-        predict_decayed=draw(st.booleans()),
         reduction=draw(st.sampled_from(["sum", "mean"])),
         lengths=lengths,
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(cases(), st.integers(0, 99))
-def test_it_equals_the_loop_over_tokens(case, seed):
-    assert_equal(case, seed)
+@settings(max_examples=80, deadline=None)
+@given(cases(), st.integers(0, 99), st.sampled_from(BACKENDS))
+def test_it_equals_the_loop_over_tokens(case, seed, backend):
+    assert_equal(case, seed, backend)
+
+
+@pytest.mark.parametrize("instructions", native.instruction_sets())
+def test_every_instruction_set_equals_the_loop(instructions, monkeypatch):
+    monkeypatch.setenv("WINDEYE_ISA", instructions)
+    for activation in ("gelu", "silu", "relu", "tanh"):
+        assert_equal(Case(tokens=21, dim=9, chunk_size=18, activation=activation, lengths=(21, 13)), backend="cpu")
+
+
+@needs_kernel
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_kernel_gives_the_same_bits_with_any_number_of_threads(threads):
+    arguments, options, leaves = problem(Case(batch=4, tokens=21, chunk_size=8), dtype=torch.float32)
+    found = []
+    for number in (2, threads):
+        torch.set_num_threads(number)
+        out = windeye.associative_memory(*arguments, **options, backend="cpu")
+        found.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
+    torch.set_num_threads(1)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_kernel
+def test_the_kernel_and_the_torch_form_agree_in_float32():
+    case = Case(tokens=200, dim=24, value_dim=24, chunk_size=64, reduction="mean", lengths=(200, 130))
+    found = []
+    for backend in BACKENDS:
+        arguments, options, leaves = problem(case, dtype=torch.float32)
+        out = windeye.associative_memory(*arguments, **options, backend=backend)
+        live = torch.arange(200)[None, :, None, None] < options["lengths"][:, None, None, None]
+        found.append([out * live, *torch.autograd.grad((out * live).square().sum(), leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < 2e-5 * theirs.norm()
+
+
+@needs_kernel
+def test_options_that_the_kernel_lacks_are_refused_by_name():
+    arguments, options, _ = problem(Case(clip=0.5))
+    with pytest.raises(ValueError, match=r'backend "cpu" cannot do this: max_grad_norm is left to the torch form'):
+        windeye.associative_memory(*arguments, **options, backend="cpu")
+    with pytest.raises(ValueError, match=r"backend must be one of auto, cpu, torch, got 'cuda'"):
+        windeye.associative_memory(*arguments, **options, backend="cuda")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +173,8 @@ def test_it_equals_the_loop_over_tokens(case, seed):
         Case(residual=True, depth=3, dim=4, chunk_size=1),
         Case(residual=True, depth=1, clip=0.7, gates="hard"),
         Case(clip=0.5, depth=3),
+        Case(predict_decayed=True, depth=2, gates="hard"),
+        Case(predict_decayed=True, depth=1, chunk_size=1),
         Case(activation="relu"),
         Case(tokens=33, chunk_size=8, lengths=(33, 20)),
     ],
@@ -193,7 +240,7 @@ def test_recomputing_changes_no_bit():
     arguments, options, leaves = problem(Case(tokens=9))
     grads = []
     for recompute in (False, True):
-        out = windeye.associative_memory(*arguments, **options, recompute=recompute)
+        out = windeye.associative_memory(*arguments, **options, recompute=recompute, backend="torch")
         grads.append(torch.autograd.grad(out.square().sum(), leaves))
     for kept, recomputed in zip(*grads, strict=True):
         assert torch.equal(kept, recomputed)

@@ -40,6 +40,7 @@ def associative_memory(
     initial_state: FastWeights | None = ...,
     return_state: Literal[False] = ...,
     recompute: bool = ...,
+    backend: str = ...,
 ) -> Tensor: ...
 @overload
 def associative_memory(
@@ -62,6 +63,7 @@ def associative_memory(
     initial_state: FastWeights | None = ...,
     return_state: Literal[True],
     recompute: bool = ...,
+    backend: str = ...,
 ) -> tuple[Tensor, FastWeights]: ...
 
 
@@ -85,6 +87,7 @@ def associative_memory(
     initial_state: FastWeights | None = None,
     return_state: bool = False,
     recompute: bool = False,
+    backend: str = "auto",
 ) -> Float[Tensor, "batch tokens heads value_dim"] | tuple[Tensor, FastWeights]:
     """Learn ``key -> value`` at every token by a step of gradient descent, and read ``query`` from what was learned.
 
@@ -116,7 +119,9 @@ def associative_memory(
         lengths: right padding, the true tokens of each batch entry. Padded tokens change nothing.
         initial_state: what an earlier call returned, to go on from there; ``weights`` then only says the shapes.
         return_state: also return the memory after the last token, differentiable.
-        recompute: keep only what chunks start with and compute the rest again in the backward pass.
+        recompute: keep only what chunks start with and compute the rest again in the backward pass; the C++ kernel
+            always does.
+        backend: "auto", "cpu" (C++; without residual_gain, predict_decayed and max_grad_norm) or "torch".
 
     A key that repeats within a chunk adds up stale gradients: with unit keys and ``loss_factor`` 1 the linear memory
     diverges above a step size of about ``2 (1 - momentum) / chunk_size``; the mean over chunks takes that factor away.
@@ -154,7 +159,7 @@ def associative_memory(
             query.to(wide), key.to(wide), value.to(wide), shapes_of(weights),
             torch.ones_like(step) if forget is None else 1 - forget.to(wide),
             torch.zeros_like(step) if momentum is None else momentum.to(wide), step,
-            None if residual_gain is None else residual_gain.to(wide), lengths, state, options,
+            None if residual_gain is None else residual_gain.to(wide), lengths, state, options, backend,
         )  # fmt: skip
     if not torch.compiler.is_compiling():
         _check_finite(state.weights)

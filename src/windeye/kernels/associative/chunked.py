@@ -1,18 +1,29 @@
-"""The memory over a sequence: chunk by chunk, each read and written as a whole."""
+"""The memory over a sequence, cut into pieces that lie in one chunk each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from windeye.kernels.associative.coefficients import Coefficients, coefficients
-from windeye.kernels.associative.network import Network, updated
+from windeye.kernels.associative import cpu, plain
+from windeye.kernels.associative.network import Network
 from windeye.kernels.associative.pieces import Pieces
-from windeye.kernels.associative.problem import FastWeights, Options
+from windeye.kernels.associative.problem import FastWeights, Options, Work, pack, unpack
+
+
+class Backend(NamedTuple):
+    """A way to compute a call, and why it cannot."""
+
+    attend: Callable[[Work, Options], tuple[Tensor, Tensor, Tensor, Tensor]]
+    refusal: Callable[[Work, Options], str | None]
+
+
+BACKENDS = {"cpu": Backend(cpu.attend, cpu.refusal), "torch": Backend(plain.attend, lambda _work, _options: None)}
+"""Best first."""
 
 
 def initial(weights: Sequence[Tensor], batch: int, dtype: torch.dtype) -> FastWeights:
@@ -34,53 +45,44 @@ def attend(
     lengths: Int[Tensor, " batch"] | None,
     state: FastWeights,
     options: Options,
+    backend: str,
 ) -> tuple[Float[Tensor, "batch n heads value_dim"], FastWeights]:
-    """Read and write every token; everything is in the type of the state."""
+    """Read and write every token; everything is in the type of the state.
+
+    Raises:
+        ValueError: an unknown backend, or one that cannot do this call; says why.
+    """
     batch, n, heads, _ = query.shape
     pieces = Pieces.of(state.place, lengths, n=n, period=options.chunk_size)
-    factor = options.loss_factor / (options.chunk_size if options.reduction == "mean" else 1)
-    network = Network(
-        options.activation,
-        factor,
-        None if gain is None else gain.expand(batch, *gain.shape).reshape(batch * heads, 1, -1),
-        options.max_grad_norm,
+    query, key, value, keep, momentum, step_size = (
+        _rows(pieces.split(t)) for t in (query, key, value, keep, momentum, step_size)
     )
-    q, k, v = (_rows(pieces.split(t)) for t in (query, key, value))
-    live = pieces.live.transpose(0, 1)[:, :, None].expand(-1, -1, heads, -1).flatten(1, 2)
-    keep, momentum, step_size = (_rows(pieces.split(gate)) for gate in (keep, momentum, step_size))
-    by = coefficients(keep, momentum, step_size, live)
-    decayed = keep[..., None] if options.predict_decayed else None
-
-    def piece(p: int, *layers: Tensor) -> tuple[Tensor, ...]:
-        anchor, weights, surge = _thirds(layers)
-        own = Coefficients(*(t[p] for t in by))
-        written = network.write(k[p], v[p], anchor, None if decayed is None else decayed[p])
-        out = network.read(q[p], written, own, weights, surge)
-        weights, surge = updated(weights, surge, written, own)
-        return (out, *weights, *surge)
-
-    outs = []
-    anchor, weights, surge = (unpack(t.flatten(0, 1), shapes) for t in state[:3])
-    for p, completing in enumerate(pieces.completing):
-        if options.recompute and torch.is_grad_enabled():
-            out, *after = checkpoint(piece, p, *anchor, *weights, *surge, use_reentrant=False)
-        else:
-            out, *after = piece(p, *anchor, *weights, *surge)
-        weights, surge = after[: len(shapes)], after[len(shapes) :]
-        if completing == "all":
-            anchor = weights
-        elif completing == "some":
-            rows = pieces.completes[:, p].repeat_interleave(heads)[:, None, None]
-            anchor = [torch.where(rows, new, old) for new, old in zip(weights, anchor, strict=True)]
-        outs.append(out.view(batch, heads, *out.shape[1:]).transpose(1, 2))
+    work = Work(
+        query, key, value, keep, momentum, step_size,
+        lengths=pieces.lengths.T.repeat_interleave(heads, dim=1),
+        completes=pieces.completes.T.repeat_interleave(heads, dim=1),
+        anchor=state.anchor.flatten(0, 1),
+        weights=state.weights.flatten(0, 1),
+        surge=state.momentum.flatten(0, 1),
+        gain=None if gain is None else gain.expand(batch, *gain.shape).reshape(batch * heads, 1, -1),
+        shapes=shapes,
+    )  # fmt: skip
+    out, *after = _chosen(work, options, backend).attend(work, options)
+    anchor, weights, surge = (t.view_as(state.weights) for t in after)
     place = (state.place + pieces.lengths.sum(1)) % options.chunk_size
-    anchored, weighted, surged = (pack(t).view_as(state.weights) for t in (anchor, weights, surge))
-    return pieces.join(torch.stack(outs, dim=1)), FastWeights(anchored, weighted, surged, place)
+    joined = pieces.join(out.view(pieces.count, batch, heads, *out.shape[2:]).permute(1, 0, 3, 2, 4))
+    return joined, FastWeights(anchor, weights, surge, place)
 
 
-def _thirds(layers: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-    depth = len(layers) // 3
-    return layers[:depth], layers[depth : 2 * depth], layers[2 * depth :]
+def _chosen(work: Work, options: Options, backend: str) -> Backend:
+    if backend == "auto":
+        return next(b for b in BACKENDS.values() if b.refusal(work, options) is None)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, got {backend!r}")
+    reason = BACKENDS[backend].refusal(work, options)
+    if reason is not None:
+        raise ValueError(f'backend "{backend}" cannot do this: {reason}')
+    return BACKENDS[backend]
 
 
 def recall(
@@ -95,17 +97,6 @@ def recall(
     network = Network(activation, 1.0, None if gain is None else gain[:, None].repeat(batch, 1, 1))  # type: ignore[arg-type]
     out = network.recall(query.transpose(1, 2).flatten(0, 1), unpack(weights.flatten(0, 1), shapes))
     return out.view(batch, heads, *out.shape[1:]).transpose(1, 2)
-
-
-def pack(weights: Sequence[Float[Tensor, "*rows inner outer"]]) -> Float[Tensor, "*rows numbers"]:
-    """The matrices of all layers in one row."""
-    return torch.cat([weight.flatten(-2) for weight in weights], dim=-1)
-
-
-def unpack(numbers: Float[Tensor, "*rows numbers"], shapes: list[tuple[int, int]]) -> list[Tensor]:
-    """The matrices of all layers, as views."""
-    parts = torch.split(numbers, [inner * outer for inner, outer in shapes], dim=-1)
-    return [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _rows(pieces: Float[Tensor, "batch pieces width heads *rest"]) -> Float[Tensor, "pieces rows width *rest"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -24,56 +24,43 @@ class Pieces:
         ([[1, 3], [4, 1]], [[True, False], [True, False]])
     """
 
-    index: Int[Tensor, "batch places"]
-    """Which token stands at each place of each piece; arbitrary where none does."""
-    back: Int[Tensor, "batch n"]
+    index: Int[Tensor, "batch places"] | None
+    """Which token stands at each place of each piece, arbitrary where none does; None if they stand one after the
+    other."""
+    back: Int[Tensor, "batch n"] | None
     """At which place each token stands."""
     lengths: Int[Tensor, "batch pieces"]
     """Tokens of each piece."""
     completes: Bool[Tensor, "batch pieces"]
     """Whether a piece has tokens and the last of them is the last of its chunk."""
+    n: int
     width: int
+    ragged: bool
+    """Whether places without a token may hold one all the same."""
 
     @classmethod
-    def of(
-        cls,
-        place: Int[Tensor, " batch"] | None,
-        lengths: Int[Tensor, " batch"] | None,
-        *,
-        n: int,
-        period: int,
-        batch: int = 1,
-        device: torch.device | None = None,
-    ) -> Self:
-        """``place`` is where in its chunk of ``period`` tokens each row goes on, None at the beginning of one;
-        ``lengths`` counts its tokens, None for ``n`` of every row."""
-        if place is None:
-            place = torch.zeros(batch, dtype=torch.int64, device=device)
-        if lengths is None:
-            lengths = torch.full_like(place, n)
-        farthest = int(place.max()) if place.numel() else 0
+    def of(cls, place: Int[Tensor, " batch"], lengths: Int[Tensor, " batch"] | None, *, n: int, period: int) -> Self:
+        """``place`` is where in its chunk of ``period`` tokens each row goes on; ``lengths`` counts its tokens, None
+        for ``n`` of every row."""
+        nearest, farthest = (int(place.min()), int(place.max())) if place.numel() else (0, 0)
         count, width = -(-(farthest + n) // period), min(n, period)
+        ends = torch.full_like(place, n) if lengths is None else lengths.to(place.device)
         start = torch.arange(count, device=place.device) * period - place[:, None]
-        first = start.clamp(min=0)
-        stop = (start + period).clamp(max=lengths[:, None].to(place.device))
+        first, stop = start.clamp(min=0), (start + period).clamp(max=ends[:, None])
         sizes = (stop - first).clamp(min=0)
-        index = first[..., None] + torch.arange(width, device=place.device)
-        tokens = torch.arange(n, device=place.device)
-        piece = (place[:, None] + tokens) // period
-        back = piece * width + tokens - first.gather(1, piece)
         completes = (sizes > 0) & (stop == start + period)
-        return cls(index.flatten(1).clamp(max=max(n - 1, 0)), back, sizes, completes, width)
+        index = back = None
+        if count > 1 and (nearest or farthest):
+            index = first[..., None] + torch.arange(width, device=place.device)
+            index = index.flatten(1).clamp(max=n - 1)
+            tokens = torch.arange(n, device=place.device)
+            piece = (place[:, None] + tokens) // period
+            back = piece * width + tokens - first.gather(1, piece)
+        return cls(index, back, sizes, completes, n, width, index is not None or lengths is not None)
 
     @property
     def count(self) -> int:
         return self.lengths.shape[1]
-
-    @property
-    def completing(self) -> list[Literal["all", "some", "none"]]:
-        """Which rows complete a chunk with each piece."""
-        full = self.completes.sum(0).tolist()
-        rows = self.completes.shape[0]
-        return ["all" if count == rows else "some" if count else "none" for count in full]
 
     @property
     def live(self) -> Bool[Tensor, "batch pieces width"]:
@@ -82,14 +69,21 @@ class Pieces:
 
     def split(self, tokens: Shaped[Tensor, "batch n *rest"]) -> Shaped[Tensor, "batch pieces width *rest"]:
         """Zero where there is no token."""
-        rest = tokens.shape[2:]
-        index = self.index.reshape(*self.index.shape, *[1] * len(rest)).expand(-1, -1, *rest)
-        split = tokens.gather(1, index).reshape(tokens.shape[0], self.count, self.width, *rest)
+        batch, _, *rest = tokens.shape
+        if self.index is None:
+            missing = self.count * self.width - self.n
+            placed = torch.cat((tokens, tokens.new_zeros(batch, missing, *rest)), dim=1) if missing else tokens
+        else:
+            placed = tokens.gather(1, self.index.reshape(*self.index.shape, *[1] * len(rest)).expand(-1, -1, *rest))
+        split = placed.reshape(batch, self.count, self.width, *rest)
+        if not self.ragged:
+            return split
         live = self.live
         return split.masked_fill(~live.reshape(*live.shape, *[1] * len(rest)), 0)
 
     def join(self, pieces: Shaped[Tensor, "batch pieces width *rest"]) -> Shaped[Tensor, "batch n *rest"]:
         """The tokens in their order again; arbitrary after the true tokens of a row."""
-        rest = pieces.shape[3:]
-        index = self.back.reshape(*self.back.shape, *[1] * len(rest)).expand(-1, -1, *rest)
-        return pieces.flatten(1, 2).gather(1, index)
+        flat, rest = pieces.flatten(1, 2), pieces.shape[3:]
+        if self.back is None:
+            return flat[:, : self.n]
+        return flat.gather(1, self.back.reshape(*self.back.shape, *[1] * len(rest)).expand(-1, -1, *rest))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from windeye.kernels.associative.network import Activation
@@ -41,6 +41,11 @@ class Options:
     max_grad_norm: float | None
     recompute: bool
 
+    @property
+    def factor(self) -> float:
+        """What the error of a prediction is multiplied with to give the gradient of its loss."""
+        return self.loss_factor / (self.chunk_size if self.reduction == "mean" else 1)
+
     def __post_init__(self) -> None:
         _check_count("chunk_size", self.chunk_size)
         for name, kind in (("activation", Activation), ("reduction", Reduction)):
@@ -49,6 +54,39 @@ class Options:
         _check_positive("loss_factor", self.loss_factor)
         if self.max_grad_norm is not None:
             _check_positive("max_grad_norm", self.max_grad_norm)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A call as backends get it: heads of sequences as rows, tokens in pieces that each lie in a chunk of their row."""
+
+    query: Float[Tensor, "pieces rows width dim"]
+    key: Float[Tensor, "pieces rows width dim"]
+    value: Float[Tensor, "pieces rows width value_dim"]
+    keep: Float[Tensor, "pieces rows width"]
+    momentum: Float[Tensor, "pieces rows width"]
+    step_size: Float[Tensor, "pieces rows width"]
+    lengths: Int[Tensor, "pieces rows"]
+    """Tokens of each piece, in front."""
+    completes: Bool[Tensor, "pieces rows"]
+    """Whether a chunk ends with the piece."""
+    anchor: Float[Tensor, "rows numbers"]
+    weights: Float[Tensor, "rows numbers"]
+    surge: Float[Tensor, "rows numbers"]
+    gain: Float[Tensor, "rows 1 dim"] | None
+    shapes: list[tuple[int, int]]
+    """Rows and columns of each layer."""
+
+
+def pack(weights: Sequence[Float[Tensor, "*rows inner outer"]]) -> Float[Tensor, "*rows numbers"]:
+    """The matrices of all layers in one row."""
+    return torch.cat([weight.flatten(-2) for weight in weights], dim=-1)
+
+
+def unpack(numbers: Float[Tensor, "*rows numbers"], shapes: list[tuple[int, int]]) -> list[Tensor]:
+    """The matrices of all layers, as views."""
+    parts = torch.split(numbers, [inner * outer for inner, outer in shapes], dim=-1)
+    return [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def shapes_of(weights: Sequence[Tensor]) -> list[tuple[int, int]]:

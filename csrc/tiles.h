@@ -9,7 +9,7 @@
 
 namespace windeye {
 namespace WINDEYE_ISA {
-namespace recurrence {
+namespace tiles {
 
 #if defined(__AVX512F__)
 constexpr int TILE_ROWS = 8, TILE_VECTORS = 2; // 16 of 32 registers are sums
@@ -110,6 +110,6 @@ struct Dense {
     Range operator()(int, int, int) const { return {0, inner}; }
 };
 
-} // namespace recurrence
+} // namespace tiles
 } // namespace WINDEYE_ISA
 } // namespace windeye
