@@ -289,6 +289,15 @@ def test_what_does_not_fit_is_refused(name):
         make()
 
 
+def test_the_state_of_a_layer_that_keeps_other_keys_is_refused():
+    layer, x = scored()
+    _, state = layer(x, return_state=True)
+    with pytest.raises(ValueError, match=r"keep=6, window=None, this one has keep=7, window=None"):
+        scored(keep=7)[0](x, state=state)
+    with pytest.raises(ValueError, match=r"keep=6, window=None, this one has keep=6, window=3"):
+        scored(window=3)[0](x, state=state)
+
+
 def test_a_factor_of_another_size_is_refused():
     layer, _ = scored()
     with pytest.raises(RuntimeError, match="size mismatch for A"):

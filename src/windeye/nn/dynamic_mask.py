@@ -57,7 +57,8 @@ class DynamicMaskAttention(SequenceMixer):
     which applies a sliding window before the selection.
 
     Raises:
-        ValueError, TypeError: sizes or options do not fit; in the forward pass, a score is NaN.
+        ValueError, TypeError: sizes or options do not fit; in the forward pass, a score is NaN, or
+            the state is of a layer that keeps other keys.
 
     Source: dma spec; equal to the official layers, see tests/nn/test_dynamic_mask.py.
 
@@ -122,6 +123,11 @@ class DynamicMaskAttention(SequenceMixer):
         self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
     ) -> tuple[Float[Tensor, "batch n dim"], TopwCache]:
         past = expect(state, TopwCache)
+        if past is not None and (past.w, past.window) != (self.keep, self.window):
+            raise ValueError(
+                f"state is of a layer with keep={past.w}, window={past.window}, this one has keep={self.keep}, "
+                f"window={self.window}"
+            )
         score = self.scores(x)
         query, key, value = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
         query, key = (norm(t).to(value.dtype) for norm, t in ((self.q_norm, query), (self.k_norm, key)))
