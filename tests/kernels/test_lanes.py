@@ -4,10 +4,14 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
+import windeye
 from oracles.problems import PROBLEMS, problems
 from windeye import Blocks, Neighborhood, Sinks, Sliding
+from windeye.kernels import native
+from windeye.kernels.softmax import lanes as planning
 from windeye.kernels.softmax.lanes import AXES, plan
 from windeye.patterns import Bound
 
@@ -104,3 +108,22 @@ def worked_on(bound, lanes):
 def test_visited_pairs_are_the_rows_that_each_vector_of_lanes_sees(pattern, grid, lanes):
     bound = pattern.bind(grid)
     assert plan(bound, lanes).forward.visited_pairs == worked_on(bound, lanes)
+
+
+@pytest.mark.skipif(native.cpu is None, reason="the C++ kernel was not built")
+def test_only_a_backward_pass_plans_with_keys_in_the_lanes(monkeypatch):
+    planned = []
+    side = planning._side
+
+    def watched(grid, *rest):
+        planned.append(grid[-1])
+        return side(grid, *rest)
+
+    monkeypatch.setattr(planning, "_side", watched)
+    query, key = torch.randn(1, 1, 2, 8), torch.randn(1, 1237, 2, 8)
+    windeye.attend(query, key, key, windeye.Causal(), backend="cpu")
+    assert planned == [1]
+    out = windeye.attend(query.requires_grad_(), key, key, windeye.Causal(), backend="cpu")
+    assert planned == [1]
+    out.sum().backward()
+    assert planned == [1, 1237]

@@ -105,7 +105,7 @@ def backward(
     total = None
     if isinstance(problem.pattern, Expiry) and bias is not None:
         total = torch.zeros(bias.shape, dtype=lse.dtype)
-    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed, total)
+    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed, total, both=True)
     delta = torch.empty_like(lse)
     grad_lse = grad_lse.to(lse.dtype).contiguous()
     call.set_gradients(_strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads))
@@ -134,8 +134,8 @@ def _lanes(dtype: torch.dtype) -> int:
 
 
 @lru_cache(maxsize=128)
-def _relation(bound: Bound, lanes_per_vector: int) -> Any:
-    """The plan as the C++ side holds it."""
+def _relation(bound: Bound, lanes_per_vector: int, both: bool) -> Any:
+    """The plan as the C++ side holds it: for a forward pass, or for both."""
     work = plan(bound, lanes_per_vector)
     pad = AXES - bound.rank
     steps = _bias_steps(bound)
@@ -150,7 +150,8 @@ def _relation(bound: Bound, lanes_per_vector: int) -> Any:
             span = np.maximum(table.stop - table.start, 0).astype(np.int32)
             start = (table.start % table.length).astype(np.int32)
             relation.add_axis(axis, start, span, table.step, table.length, table.step != work.classes[axis])
-    for transposed, side in ((False, work.forward), (True, work.transposed)):
+    sides = {False: work.forward, True: work.transposed} if both else {False: work.forward}
+    for transposed, side in sides.items():
         relation.set_lanes(transposed, side.lanes, list(side.box))
         for axis in range(AXES):
             lanes = side.axes[axis]
@@ -180,11 +181,16 @@ def _call(
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
     grad_key_bias: torch.Tensor | None = None,
+    *,
+    both: bool = False,
 ) -> tuple[Any, list[torch.Tensor]]:
-    """A call with everything but gradients set, and the tensors that must outlive it."""
+    """A call with everything but gradients set, and the tensors that must outlive it; ``both`` for a backward pass."""
     shape = [problem.batch, problem.heads, problem.kv_heads, problem.head_dim, problem.value_dim]
     lives = isinstance(problem.pattern, Expiry)
-    relation = _bare(problem.grid[0], problem.grid_kv[0]) if lives else _relation(problem.bound, _lanes(problem.dtype))
+    if lives:
+        relation = _bare(problem.grid[0], problem.grid_kv[0])
+    else:
+        relation = _relation(problem.bound, _lanes(problem.dtype), both)
     isa = os.environ.get("WINDEYE_ISA", "")
     call = native.cpu.Call(relation, native.TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
     call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), lse.data_ptr())

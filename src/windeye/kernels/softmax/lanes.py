@@ -8,8 +8,9 @@ the whole grid cheapest; windows that a stride group shares cost nothing extra w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise, product
 from math import prod
 
@@ -59,9 +60,15 @@ class Plan:
     """Both directions: queries in the lanes for outputs and query gradients, keys in the lanes for theirs."""
 
     forward: SidePlan
-    transposed: SidePlan
     classes: tuple[int, ...]
     """Residue classes per axis in which lanes and rows stay together; 1 where terms disagree on the dilation."""
+    plan_transposed: Callable[[], SidePlan]
+
+    @cached_property
+    def transposed(self) -> SidePlan:
+        """Planned when a backward pass asks for it: of a new length at each decoded token it would be ten times what
+        the token itself takes."""
+        return self.plan_transposed()
 
 
 @lru_cache(maxsize=128)
@@ -72,12 +79,12 @@ def plan(bound: Bound, lanes_per_vector: int) -> Plan:
     terms = tuple((point,) * pad + term for term in bound.terms)
     grid, grid_kv = (1,) * pad + bound.grid, (1,) * pad + bound.grid_kv
     classes = tuple(common_classes([term[axis] for term in terms]) for axis in range(AXES))
-    back = tuple(tuple(_inverse(table) for table in term) for term in terms)
-    return Plan(
-        _side(grid, grid_kv, terms, classes, lanes_per_vector),
-        _side(grid_kv, grid, back, classes, lanes_per_vector),
-        classes,
-    )
+
+    def transposed() -> SidePlan:
+        back = tuple(tuple(_inverse(table) for table in term) for term in terms)
+        return _side(grid_kv, grid, back, classes, lanes_per_vector)
+
+    return Plan(_side(grid, grid_kv, terms, classes, lanes_per_vector), classes, transposed)
 
 
 def _inverse(table: AxisTable) -> AxisTable | None:
