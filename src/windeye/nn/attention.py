@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from windeye.memory import KeyValueState, State
@@ -89,7 +90,10 @@ class CausalAttention(SequenceMixer):
             after = KeyValueState.empty(key, value, self.window).append(key, value, lengths)
         else:
             seen = past.followed_by(key, value)
-            out = attend(query, seen.key, seen.value, self.pattern, key_padding=seen.hidden, extra_kv=extra)
+            if x.shape[1] == 1 and extra is None:
+                out = _last(query, seen.key, seen.value, seen.hidden)
+            else:
+                out = attend(query, seen.key, seen.value, self.pattern, key_padding=seen.hidden, extra_kv=extra)
             after = seen.settled(key.shape[1], lengths)
         return self.out_proj(out.flatten(-2)), after
 
@@ -119,3 +123,18 @@ class CausalAttention(SequenceMixer):
         if self.kv_heads != self.heads:
             shown.append(f"kv_heads={self.kv_heads}")
         return ", ".join([*shown, f"rotary_base={self.rotary_base}"])
+
+
+def _last(
+    query: Float[Tensor, "batch 1 heads head_dim"],
+    key: Float[Tensor, "batch keys kv_heads head_dim"],
+    value: Float[Tensor, "batch keys kv_heads head_dim"],
+    hidden: Bool[Tensor, "batch keys"],
+) -> Float[Tensor, "batch 1 heads head_dim"]:
+    """Attention of one token, which sees all that is not hidden. It would leave the lanes of our kernel idle and need a
+    plan of its own at every length; torch's is faster."""
+    sharing = query.reshape(query.shape[0], key.shape[2], -1, query.shape[-1])  # heads that share keys, as if tokens
+    out = F.scaled_dot_product_attention(
+        sharing, key.transpose(1, 2), value.transpose(1, 2), attn_mask=~hidden[:, None, None]
+    )
+    return out.reshape(query.shape)
