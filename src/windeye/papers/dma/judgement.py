@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from windeye.data.tasks import MQAR
-from windeye.papers.dma.arms import ARMS, BEST, DMA, EQUAL, FULL, RANDOM, WINDOW
+from windeye.papers.dma.arms import ARMS, BEST, DENSE, DMA, EQUAL, FULL, RANDOM, WINDOW
 from windeye.papers.dma.training import BINS, Outcome
 from windeye.report import Check, Row, Verdict
 
@@ -37,10 +37,11 @@ def rows_of(outcomes: Outcomes, rates: dict[str, float], seeds: tuple[int, ...],
             held = [math.fsum(shares[first : 2 * task.pairs : 2]) / task.pairs for shares in found]
             if held:
                 rows.append(Row(arm.name, metric, tuple(held), "share"))
+        if arm.name in (DMA, DENSE):
+            rows.append(Row(arm.name, "A", tuple(outcome["factor"][0] for outcome in mine)))
         if arm.name == DMA:
             rows.append(Row(arm.name, CHANCE, tuple(outcome["chance"] for outcome in mine), "share"))
-            rows.append(Row(arm.name, "A", tuple(outcome["factor"][0] for outcome in mine)))
-    for other in (FULL, WINDOW, BEST, RANDOM, EQUAL):
+    for other in (FULL, WINDOW, BEST, RANDOM, EQUAL, DENSE):
         gaps = (100 * (outcomes[DMA, s]["accuracy"] - outcomes[other, s]["accuracy"]) for s in seeds)
         rows.append(Row(f"{DMA} minus {other}", "paired difference in recall", tuple(gaps), "points"))
     return tuple(rows)

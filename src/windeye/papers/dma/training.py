@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from windeye.compare.recall import accuracy
-from windeye.compare.training import Point, Tell, check_seed, trained
+from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.memory import TopwCache
 from windeye.models import DecoderLM
+from windeye.nn import DynamicMaskAttention
 from windeye.papers.dma.arms import Arm
 from windeye.papers.dma.plan import Plan
 
@@ -42,6 +42,16 @@ class Outcome(TypedDict):
     history: list[Point]
 
 
+def choose_rate(arm: Arm, plan: Plan, device: str, tell: Tell) -> Choice:
+    """The plan's rate that suits an arm best, as `windeye.compare.choose_rate` chooses it."""
+
+    def run(rate: float, tell: Tell) -> tuple[float, int]:
+        _, points, _ = _trained(arm, plan, PILOT, rate, device, tell)
+        return points[-1]["score"], points[-1]["step"]
+
+    return chosen(plan.recall.rates, run, tell)
+
+
 def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell) -> Outcome:
     """Train one arm as `windeye.compare.train_recall` does, and look at the trained model.
 
@@ -50,22 +60,17 @@ def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell)
     """
     check_seed(seed)
     began = time.process_time()
-    recall = plan.recall
-    model = recall.model((arm.mixer(plan.keep),), seed).to(device)
-    held_out = recall.held_out_examples(seed)
-    points, diverged = trained(
-        model, recall.batches(seed), steps=recall.steps, every=recall.every, rate=rate, enough=recall.enough,
-        tell=tell, score=partial(accuracy, examples=held_out),
-    )  # fmt: skip
+    model, points, diverged = _trained(arm, plan, seed, rate, device, tell)
+    task, held_out = plan.recall.task, plan.recall.held_out_examples(seed)
     examples = Sequences(held_out.tokens.to(device), held_out.targets.to(device))
-    hits, asked = by_distance(model, examples, recall.task.pairs)
+    hits, asked = by_distance(model, examples, task.pairs)
     last = last_query(examples)
     return Outcome(
         accuracy=points[-1]["score"],
         steps=points[-1]["step"],
         diverged=diverged,
         factor=[a for name, tensor in model.state_dict().items() if name.endswith(".A") for a in tensor.tolist()],
-        state_bytes=model.state_bytes(recall.task.length),
+        state_bytes=model.state_bytes(task.length),
         hits=hits,
         asked=asked,
         kept=kept(model, examples),
@@ -73,6 +78,37 @@ def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell)
         seconds=time.process_time() - began,
         history=points,
     )
+
+
+def _trained(
+    arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell
+) -> tuple[DecoderLM, list[Point], bool]:
+    recall = plan.recall
+    model = recall.model((arm.mixer(plan.keep),), seed).to(device)
+    batches, held_out = recall.batches(seed), recall.held_out_examples(seed)
+
+    def thinning(step: int) -> Sequences:
+        if arm.dense:
+            keep_keys(model, recall.task.length if step < arm.dense * recall.steps else plan.keep)
+        return batches(step)
+
+    def score(module: nn.Module) -> float:
+        if arm.dense:
+            keep_keys(model, plan.keep)
+        return accuracy(module, held_out)
+
+    points, diverged = trained(
+        model, thinning, steps=recall.steps, every=recall.every, rate=rate, enough=recall.enough, tell=tell,
+        score=score,
+    )  # fmt: skip
+    return model, points, diverged
+
+
+def keep_keys(model: DecoderLM, keys: int) -> None:
+    """From now on every query keeps so many."""
+    for layer in model.modules():
+        if isinstance(layer, DynamicMaskAttention):
+            layer.keep = keys
 
 
 def last_query(examples: Sequences) -> Tensor:
