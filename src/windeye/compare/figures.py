@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from windeye.compare.arms import BASELINE
@@ -21,28 +22,36 @@ def picture(part: Part, found: Result) -> Picture:
 
 def recall(found: Result) -> Picture:
     """Accuracy over the bytes of state, a dot per seed."""
-    figure, axes = canvas(6.8, 3.8)
+    figure, axes = canvas(7.4, 3.8)
     task = found["plan"]["task"]
     for place, (name, arm) in enumerate(found["results"].items()):
-        points = [100 * run["accuracy"] for run in arm["runs"]]
-        mark(axes, name, place, arm["runs"][0]["state_bytes"], points)
-    axes.set_xscale("log")
-    axes.set_ylim(-4, 106)
-    axes.set_xlabel(f"state after {task['length']} tokens, bytes")
-    axes.set_ylabel("accuracy, %")
+        runs = arm["runs"]
+        mark(axes, name, place, runs[0]["state_bytes"], [run["accuracy"] for run in runs])
+    over_state(axes, f"state after {task['length']} tokens")
     caption = (
         f"{task['pairs']} pairs of key and value, then each key once more anywhere among {task['length']} tokens: how "
-        "often the right value is named, over the memory of one sequence. Dots are seeds, bars their means."
+        "often the right value is named, over the memory of one sequence. Small dots are seeds."
     )
     return as_svg(figure, "Recall from how much memory", caption)
 
 
-def mark(axes: Axes, name: str, place: int, x: float, points: list[float]) -> None:
-    """The seeds of an arm as dots and their mean as a bar with the arm's name."""
-    colour, mean = COLOURS[place % len(COLOURS)], statistics.fmean(points)
-    axes.plot([x] * len(points), points, "o", color=colour, alpha=0.45, markersize=5)
-    axes.plot([x], [mean], "_", color=colour, markersize=14, markeredgewidth=2.5)
-    axes.annotate(name, (x, mean), (8, 4), textcoords="offset points", color=colour, fontsize=9)
+def mark(axes: Axes, name: str, place: int, state: float, accuracies: Sequence[float]) -> None:
+    """The mean of an arm as a mark and its seeds as small dots; ``place`` decides colour and shape."""
+    colour, shape = COLOURS[place % len(COLOURS)], "osD^"[place // len(COLOURS) % 4]
+    points = [100 * accuracy for accuracy in accuracies]
+    axes.plot([state], [statistics.fmean(points)], shape, color=colour, markersize=8, alpha=0.75, label=name)
+    axes.plot([state] * len(points), points, ".", color=colour, markersize=5)
+
+
+def over_state(axes: Axes, label: str) -> None:
+    """Axes of accuracy over memory, with the names of the marks beside them."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda state, _: f"{state / 1024:g}")
+    axes.set_xlabel(f"{label}, KiB")
+    axes.set_ylim(-4, 104)
+    axes.set_ylabel("accuracy, %")
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def language(found: Result) -> Picture:

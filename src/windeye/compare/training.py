@@ -9,6 +9,7 @@ from typing import TypedDict
 from torch import nn
 
 from windeye.data.sequences import BatchSource
+from windeye.ops import MemoryDiverged
 from windeye.train import AdamW, Cosine, NonFinite, Row, fit
 
 Tell = Callable[[float], None]
@@ -59,8 +60,8 @@ def trained(
     """Train a model in place; its evaluations, and whether it diverged.
 
     AdamW with a warm-up over a twentieth of the steps and a cosine. Ends early once ``score`` is at least ``enough``.
-    A loss or gradient that is not finite ends the training with the weights from before it: the last evaluation is
-    theirs.
+    A loss, gradient or memory that is not finite ends the training with the weights from before it: the last evaluation
+    is theirs.
     """
     noted: list[Row] = []
 
@@ -77,7 +78,7 @@ def trained(
             model, batches, steps=steps, optimiser=AdamW(rate=rate), schedule=schedule, evaluate=evaluate, every=every,
             until=until, progress=tell,
         )  # fmt: skip
-    except NonFinite:
+    except (NonFinite, MemoryDiverged):
         last = _point(noted[-1]) if noted else Point(step=0, loss=float("inf"), score=0.0)
         return [*map(_point, noted), Point(step=last["step"], loss=last["loss"], score=score(model))], True
     return [_point(row) for row in rows if "score" in row], False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from windeye.compare.figures import mark
+from windeye.compare.figures import mark, over_state
 from windeye.compare.pieces import Pieces
 from windeye.compare.recall import ArmRecall, RecallPlan, cost, recall
 from windeye.data.tasks import IGNORED, MQAR
@@ -181,19 +181,14 @@ def verdict(rows: Sequence[Row]) -> Verdict:
 
 def picture(rows: Sequence[Row]) -> Picture:
     """Accuracy over state: the trade-off of the paper."""
-    figure, axes = canvas(7.2, 4.0)
+    figure, axes = canvas(7.4, 3.8)
     values = {(row.arm, row.metric): row for row in rows}
     for place, name in enumerate(ARMS):
-        mark(axes, name, place, values[name, STATE].mean, [100 * value for value in values[name, ACCURACY].values])
-    for names, style in ((map(based, FEATURES), "-"), (map(window, WINDOWS), "--")):
-        arms = list(names)
-        axes.plot(
-            [values[arm, STATE].mean for arm in arms], [100 * values[arm, ACCURACY].mean for arm in arms], style,
-            color="#66727d", linewidth=0.8, zorder=0,
-        )  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_ylim(-4, 108)
-    axes.set_xlabel("state of one sequence, bytes")
-    axes.set_ylabel("recall accuracy, %")
-    caption = "Dots are seeds, bars their means; lines join Based over features, and windows over their size."
+        mark(axes, name, place, values[name, STATE].mean, values[name, ACCURACY].values)
+    for names, style in (([*map(based, FEATURES)], "-"), ([*map(window, WINDOWS)], "--")):
+        states = [values[name, STATE].mean for name in names]
+        means = [100 * values[name, ACCURACY].mean for name in names]
+        axes.plot(states, means, style, color="#66727d", linewidth=0.8, zorder=0)
+    over_state(axes, STATE)
+    caption = "Small dots are seeds; lines join Based over its features, and windows over their size."
     return as_svg(figure, "Recall from how much state", caption)
