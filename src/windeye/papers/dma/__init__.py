@@ -39,9 +39,9 @@ LIMITS = (
     "were run of full attention (rates 3e-3 and 1e-2, of which the second learned within 1000 steps) and of DMA (3e-3: "
     "it recalled all, held 99 % of the values and 82 % of the keys). Full attention in two layers without the "
     "convolution named no more than one of the eight values at random after 1500 steps. Added after a first run, in "
-    "which DMA had learned its choice with one seed of three: DMA that drops no key in the first third of its steps, "
-    "which the rule does not read. Rule and plan were not changed, and the same seeds give the other arms the same "
-    "numbers again."
+    "which DMA had learned its choice with one seed of three (recall 0.996, 0.187 and 0.033): DMA that drops no key in "
+    "the first third of its steps, which the rule does not read. Rule and plan were not changed; training computes its "
+    "head for the queries only, so that sums round otherwise than in the first run."
 )
 
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from windeye.compare.recall import accuracy
+from windeye.compare.recall import Asked, accuracy, asked
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.memory import TopwCache
@@ -63,7 +63,7 @@ def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell)
     model, points, diverged = _trained(arm, plan, seed, rate, device, tell)
     task, held_out = plan.recall.task, plan.recall.held_out_examples(seed)
     examples = Sequences(held_out.tokens.to(device), held_out.targets.to(device))
-    hits, asked = by_distance(model, examples, task.pairs)
+    hits, queries = by_distance(model, examples, task.pairs)
     last = last_query(examples)
     return Outcome(
         accuracy=points[-1]["score"],
@@ -72,7 +72,7 @@ def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell)
         factor=[a for name, tensor in model.state_dict().items() if name.endswith(".A") for a in tensor.tolist()],
         state_bytes=model.state_bytes(task.length),
         hits=hits,
-        asked=asked,
+        asked=queries,
         kept=kept(model, examples),
         chance=(plan.keep / (last + 1.0)).clamp(max=1.0).mean().item(),
         seconds=time.process_time() - began,
@@ -85,12 +85,12 @@ def _trained(
 ) -> tuple[DecoderLM, list[Point], bool]:
     recall = plan.recall
     model = recall.model((arm.mixer(plan.keep),), seed).to(device)
-    batches, held_out = recall.batches(seed), recall.held_out_examples(seed)
+    batches, held_out = recall.batches(seed), asked(recall.held_out_examples(seed))
 
     def thinning(step: int) -> Sequences:
         if arm.dense:
             keep_keys(model, recall.task.length if step < arm.dense * recall.steps else plan.keep)
-        return batches(step)
+        return asked(batches(step))
 
     def score(module: nn.Module) -> float:
         if arm.dense:
@@ -98,7 +98,7 @@ def _trained(
         return accuracy(module, held_out)
 
     points, diverged = trained(
-        model, thinning, steps=recall.steps, every=recall.every, rate=rate, enough=recall.enough, tell=tell,
+        Asked(model, recall.task.length), thinning, steps=recall.steps, every=recall.every, rate=rate, enough=recall.enough, tell=tell,
         score=score,
     )  # fmt: skip
     return model, points, diverged
@@ -132,9 +132,8 @@ def by_distance(model: DecoderLM, examples: Sequences, pairs: int) -> tuple[list
     named = model(examples.tokens)[row, query].argmax(dim=-1)
     pair = (examples.tokens[row, : 2 * pairs : 2] == examples.tokens[row, query][:, None]).int().argmax(dim=1)
     place = (query - (2 * pair + 1)) * BINS // examples.tokens.shape[1]
-    asked = torch.bincount(place, minlength=BINS)
     hits = torch.bincount(place[named == examples.targets[row, query]], minlength=BINS)
-    return hits.tolist(), asked.tolist()
+    return hits.tolist(), torch.bincount(place, minlength=BINS).tolist()
 
 
 @torch.no_grad()
