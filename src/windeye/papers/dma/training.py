@@ -98,8 +98,8 @@ def _trained(
         return accuracy(module, held_out)
 
     points, diverged = trained(
-        Asked(model, recall.task.length), thinning, steps=recall.steps, every=recall.every, rate=rate, enough=recall.enough, tell=tell,
-        score=score,
+        Asked(model, recall.task.length), thinning, steps=recall.steps, every=recall.every, rate=rate,
+        enough=recall.enough, tell=tell, score=score,
     )  # fmt: skip
     return model, points, diverged
 
