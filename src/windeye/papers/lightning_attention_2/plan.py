@@ -12,7 +12,7 @@ class Plan:
     """Training: ``steps`` of ``batch`` windows of ``window`` bytes.
 
     Speed: ``lengths`` that double, up to ``longest`` for the parallel form, whose matrices of all pairs must fit, and
-    for softmax attention, whose passes take long; at most ``rounds`` rounds in ``most_seconds`` each.
+    for softmax attention, whose passes take long; ``rounds`` rounds, fewer if forms take more than ``most_seconds``.
     Memory: passes over ``measured`` tokens, and streams of as many tokens in pieces of ``piece``.
     """
 
@@ -34,6 +34,6 @@ LONGEST = {PARALLEL: 4096, SDPA: 16384}
 STREAMS = (1 << 16, 1 << 20)
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(3, 2, 48, (64, 128, 256), {PARALLEL: 128, SDPA: 256}, 1, 1, (512, 1024), (1 << 11, 1 << 13), 1 << 10),
-    "default": Plan(200, 4, 256, LENGTHS, LONGEST, 9, 6, (4096, 16384), STREAMS, 1 << 14),
-    "full": Plan(2000, 16, 512, LENGTHS, {PARALLEL: 8192, SDPA: 32768}, 15, 60, (4096, 16384), STREAMS, 1 << 14),
+    "default": Plan(200, 4, 256, LENGTHS, LONGEST, 9, 6, (4096, 16384), STREAMS, 1 << 10),
+    "full": Plan(2000, 16, 512, LENGTHS, {PARALLEL: 8192, SDPA: 32768}, 15, 60, (4096, 16384), STREAMS, 1 << 10),
 }
