@@ -164,6 +164,8 @@ def test_evaluation_writes_too(x):
 def test_a_diverged_memory_names_sequence_head_and_layer():
     spec = TitansSpec("lmm", heads=2, max_step=1e4, chunk_size=64)
     model = DecoderLM(DecoderConfig(vocab_size=8, dim=16, mixers=(TitansSpec("lmm", heads=2), spec)))
+    with torch.no_grad():
+        model.blocks[1].mixer.rates_bias[:2] = 10  # steps start small; here they are as large as they can get
     with pytest.raises(MemoryDiverged, match=r"head \d is no longer finite") as caught:
         model(torch.zeros(1, 4096, dtype=torch.int64))
     assert caught.value.__notes__ == ["in layer 1 of 2"]

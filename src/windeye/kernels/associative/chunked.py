@@ -64,7 +64,7 @@ def attend(
         anchor=state.anchor.flatten(0, 1),
         weights=state.weights.flatten(0, 1),
         surge=state.momentum.flatten(0, 1),
-        gain=None if gain is None else gain.expand(batch, *gain.shape).reshape(batch * heads, 1, -1),
+        gain=None if gain is None else gain.repeat(batch, 1)[:, None],
         shapes=shapes,
     )  # fmt: skip
     out, *after = _chosen(work, options, backend).attend(work, options)
@@ -94,7 +94,7 @@ def recall(
 ) -> Float[Tensor, "batch n heads value_dim"]:
     """Read every token from the same weights."""
     batch, _, heads, _ = query.shape
-    network = Network(activation, 1.0, None if gain is None else gain[:, None].repeat(batch, 1, 1))  # type: ignore[arg-type]
+    network = Network(activation, 1.0, None if gain is None else gain.repeat(batch, 1)[:, None])  # type: ignore[arg-type]
     out = network.recall(query.transpose(1, 2).flatten(0, 1), unpack(weights.flatten(0, 1), shapes))
     return out.view(batch, heads, *out.shape[1:]).transpose(1, 2)
 

@@ -80,7 +80,7 @@ class MemoryAsContext(SequenceMixer):
         assert isinstance(segment, SegmentState)
         assert isinstance(memory, HybridState)
         seen = seen_after(x, lengths, segment)
-        if x.shape[1] == 0:
+        if x.numel() == 0:
             return x, HybridState([segment, memory])
         place = segment.seen % self.segment
         if self.whole_recall and bool(place.any()):
@@ -114,7 +114,7 @@ class MemoryAsContext(SequenceMixer):
         written, memory = self.memory.mix(y, lengths, memory)
         out = self.attention_norm(y) * self.memory_norm(written).sigmoid()
         after = (place + lengths) % self.segment
-        held = int(after.max())
+        held = int(after.max()) if after.numel() else 0
         empty = torch.arange(held, device=x.device) < held - after[:, None]
         key, value = (
             latest(t, held, x.shape[1] - lengths).masked_fill(empty[..., None, None], 0) for t in (key, value)

@@ -20,7 +20,7 @@ from windeye.nn.mixer import SequenceMixer, check_count, check_divides, expect, 
 from windeye.nn.norms import norm_of
 from windeye.ops import associative_memory, associative_recall
 
-FORGET, MOMENTUM, STEP = -5.0, 0.0, 0.0
+FORGET, MOMENTUM = -5.0, 0.0
 """Where the gates start, before the sigmoid: the memory forgets 0.7 % a token, and half of each step is taken again."""
 
 
@@ -39,8 +39,8 @@ class NeuralMemory(SequenceMixer):
         head_dim: width of a head's key and value, default ``dim / heads``.
         depth: layers of the memory, 1 is linear. expansion: hidden width over ``head_dim``.
         chunk_size: tokens between two looks at the gradient; part of the function, see `windeye.associative_memory`.
-        max_step: default ``1 / chunk_size``, at which a key may fill a whole chunk; larger steps learn faster what
-            does not repeat at once.
+        max_step: default ``1 / chunk_size``, at which a key may fill a whole chunk; larger steps store in one go what
+            does not repeat at once, and can diverge where it does. Steps start at ``1 / (2 chunk_size)`` at most.
         kernel_size: tokens that the causal convolution of queries, keys and values reads; 1 leaves it out.
         persistent: learned tokens that are written to the memory before the first one.
         momentum, forgetting: False takes the gate out.
@@ -104,7 +104,8 @@ class NeuralMemory(SequenceMixer):
         self.conv = None if kernel == 1 else nn.Conv1d(3 * inner, 3 * inner, kernel, groups=3 * inner, bias=False)
         self.kernel_size = kernel
         # Biases of their own: a model that starts its linear maps anew must not take the gates along.
-        starts = [STEP] + [MOMENTUM] * momentum + [FORGET] * forgetting
+        share = min(0.5, 0.5 / (chunk_size * self.max_step))
+        starts = [math.log(share / (1 - share))] + [MOMENTUM] * momentum + [FORGET] * forgetting
         self.rates_proj = nn.Linear(dim, len(starts) * heads, bias=False)
         self.rates_bias = nn.Parameter(torch.tensor(starts).repeat_interleave(heads))
         self.gate_proj = nn.Linear(dim, inner, bias=False)
