@@ -40,7 +40,7 @@ class NeuralMemory(SequenceMixer):
         depth: layers of the memory, 1 is linear. expansion: hidden width over ``head_dim``.
         chunk_size: tokens between two looks at the gradient; part of the function, see `windeye.associative_memory`.
         max_step: default ``1 / chunk_size``, at which a key may fill a whole chunk; larger steps store in one go what
-            does not repeat at once, and can diverge where it does. Steps start at ``1 / (2 chunk_size)`` at most.
+            does not repeat at once, and can diverge where it does. Steps start at ``1 / chunk_size`` at most.
         kernel_size: tokens that the causal convolution of queries, keys and values reads; 1 leaves it out.
         persistent: learned tokens that are written to the memory before the first one.
         momentum, forgetting: False takes the gate out.
@@ -104,7 +104,7 @@ class NeuralMemory(SequenceMixer):
         self.conv = None if kernel == 1 else nn.Conv1d(3 * inner, 3 * inner, kernel, groups=3 * inner, bias=False)
         self.kernel_size = kernel
         # Biases of their own: a model that starts its linear maps anew must not take the gates along.
-        share = min(0.5, 0.5 / (chunk_size * self.max_step))
+        share = min(0.5, 1 / (chunk_size * self.max_step))
         starts = [math.log(share / (1 - share))] + [MOMENTUM] * momentum + [FORGET] * forgetting
         self.rates_proj = nn.Linear(dim, len(starts) * heads, bias=False)
         self.rates_bias = nn.Parameter(torch.tensor(starts).repeat_interleave(heads))
