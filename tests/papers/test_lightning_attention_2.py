@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import windeye
+from windeye.papers import card, registry
 from windeye.papers import lightning_attention_2 as la2
 from windeye.papers.experiment import Run
 from windeye.papers.lightning_attention_2 import judgement, memory, speed, training
@@ -244,3 +245,20 @@ def test_the_rule_states_its_margins() -> None:
         assert number in la2.RULE
     for number in (str(LONGEST[PARALLEL]), str(LONGEST[SDPA])):
         assert number in la2.LIMITS
+
+
+# The committed run
+
+
+def test_the_committed_run_is_judged_by_this_rule() -> None:
+    evidence = registry.evidence_of(card.find("lightning-attention-2"))
+    assert evidence is not None
+    assert evidence.rule == la2.RULE
+    assert evidence.checks == judgement.checks(evidence.rows)
+    assert evidence.verdict == judgement.verdict(evidence.rows)
+    assert evidence.row(AGREE, judgement.APART).n == evidence.row(speed.KERNEL, judgement.RANGE).n == 3
+    for form in speed.FORMS:
+        for n in LENGTHS:
+            assert (n <= LONGEST.get(form, n)) == any(
+                (row.arm, row.metric) == (form, judgement.at(judgement.SPEED, n)) for row in evidence.rows
+            )
