@@ -45,7 +45,7 @@ def test_the_file_has_its_own_memory(weights, make):
     assert all(torch.equal(official[name], before[name]) for name in official)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if not name.startswith("titans")])
 def test_every_published_size_has_official_names_for_all_its_weights(name):
     with torch.device("meta"):
         model = create(name)

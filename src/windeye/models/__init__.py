@@ -18,6 +18,7 @@ from windeye.models.mixers import (
 )
 from windeye.models.registry import create, names, register
 from windeye.models.sampling import Sampling
+from windeye.models.titans import titans
 from windeye.models.tnl import tnl
 from windeye.models.transformer import transformer
 from windeye.models.weights import LoadReport, WeightMap, read_checkpoint
@@ -45,6 +46,7 @@ __all__ = [
     "names",
     "read_checkpoint",
     "register",
+    "titans",
     "tnl",
     "transformer",
 ]
