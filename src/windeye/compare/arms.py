@@ -24,12 +24,13 @@ class Arm:
 
 
 def _titans(variant: TitansVariant, words: str) -> Arm:
-    """Memory heads of 32 channels that the memory's network does not widen: a state of the size that others have."""
-    return Arm(
-        f"titans_{variant}",
-        words,
-        lambda heads: (TitansSpec(variant, heads, window=16, memory_head_dim=32, expansion=1),),
-    )
+    """Memory heads of 32 channels that the memory's network does not widen: a state of the size that others have.
+    Steps are large enough to store a pair in one go."""
+
+    def mixers(heads: int) -> Mixers:
+        return (TitansSpec(variant, heads, 16, memory_head_dim=32, expansion=1, chunk_size=8, max_step=1.0),)
+
+    return Arm(f"titans_{variant}", words, mixers)
 
 
 ARMS: dict[str, Arm] = {
