@@ -86,22 +86,34 @@ def test_memory_as_gate_is_its_equations(x):
     joined = torch.cat((layer.persistent, x[0]))
     y = dense(layer.attention, joined, joined, sliding_with_prefix(11, 2, 3), torch.arange(13), torch.arange(13))
     m, _ = memory_loop(layer.memory, joined[None])
+    gate = F.silu(rms(m[0], layer.memory_norm))
+    same(layer(x)[0], (rms(y, layer.attention_norm) * gate)[2:])
+    layer.activation = "sigmoid"
     same(layer(x)[0], (rms(y, layer.attention_norm) * rms(m[0], layer.memory_norm).sigmoid())[2:])
 
 
-def test_memory_as_layer_is_its_equations(x):
-    layer = shaken(MemoryAsLayer(CausalAttention(DIM, 4, window=3), NeuralMemory(DIM, 2, chunk_size=4), persistent=2))
-    said = memory_loop(layer.memory, torch.cat((layer.persistent, x[0]))[None])[0][0]
-    y = dense(layer.attention, said, said, sliding_with_prefix(11, 2, 3), torch.arange(13), torch.arange(13))
-    same(layer(x)[0], y[2:])
+@pytest.mark.parametrize("residual", [True, False])
+def test_memory_as_layer_is_its_equations(x, residual):
+    attention, memory = CausalAttention(DIM, 4, window=3), NeuralMemory(DIM, 2, chunk_size=4)
+    layer = shaken(MemoryAsLayer(attention, memory, persistent=2, residual=residual))
+    joined = torch.cat((layer.persistent, x[0]))
+    said = memory_loop(layer.memory, joined[None])[0][0]
+    heard = rms(joined + said, layer.norm) if residual else said
+    y = dense(layer.attention, heard, heard, sliding_with_prefix(11, 2, 3), torch.arange(13), torch.arange(13))
+    same(layer(x)[0], (said + y if residual else y)[2:])
 
 
-@pytest.mark.parametrize("whole_recall", [False, True])
-def test_memory_as_context_is_its_equations(x, whole_recall):
+@pytest.mark.parametrize(("whole_recall", "residual"), [(False, True), (True, True), (False, False)])
+def test_memory_as_context_is_its_equations(x, whole_recall, residual):
     segment, prefix = 4, 2
     layer = shaken(
         MemoryAsContext(
-            CausalAttention(DIM, 4), NeuralMemory(DIM, 2, chunk_size=3), segment, prefix, whole_recall=whole_recall
+            CausalAttention(DIM, 4),
+            NeuralMemory(DIM, 2, chunk_size=3),
+            segment,
+            prefix,
+            residual=residual,
+            whole_recall=whole_recall,
         )
     )
     ys, outs = [], []
@@ -121,10 +133,11 @@ def test_memory_as_context_is_its_equations(x, whole_recall):
         causal = torch.ones(n, n, dtype=torch.bool).tril()
         recalled = torch.ones(n, n, dtype=torch.bool) if whole_recall else causal
         mask = torch.cat((torch.ones(n, prefix, dtype=torch.bool), recalled, causal), dim=1)
-        ys.append(dense(layer.attention, s, keys, mask, where[-n:], where))
+        y = dense(layer.attention, s, keys, mask, where[-n:], where)
+        ys.append(rms(s + y if residual else y, layer.attention_norm))
         # The memory reads all attention outputs so far, in one sequence.
         m, after = memory_loop(memory, torch.cat(ys)[None])
-        outs.append(rms(ys[-1], layer.attention_norm) * rms(m[0, begin:], layer.memory_norm).sigmoid())
+        outs.append(ys[-1] * F.silu(rms(m[0, begin:], layer.memory_norm)))
         weights = [torch.stack([after[0, head][0][layer_] for head in range(2)]) for layer_ in range(2)]
     same(layer(x)[0], torch.cat(outs))
 

@@ -214,6 +214,8 @@ class TitansSpec:
     reduction: Reduction = "sum"
     residual: bool = False
     predict_decayed: bool = False
+    gate: Activation = "silu"
+    """Activation of the gate in "mac" and "mag"."""
     max_grad_norm: float | None = None
     recompute: bool = False
 
@@ -235,9 +237,10 @@ class TitansSpec:
             dim, self.heads, window, kv_heads=self.kv_heads, rotary_base=self.rotary_base
         )  # fmt: skip
         if self.variant == "mac":
-            return MemoryAsContext(attention, memory, self.window, self.persistent)
-        block = MemoryAsGate if self.variant == "mag" else MemoryAsLayer
-        return block(attention, memory, self.persistent)
+            return MemoryAsContext(attention, memory, self.window, self.persistent, self.gate)
+        if self.variant == "mag":
+            return MemoryAsGate(attention, memory, self.persistent, self.gate)
+        return MemoryAsLayer(attention, memory, self.persistent)
 
 
 @mixer("convolution")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Activation = Literal["silu", "1+elu", "none"]
+Activation = Literal["silu", "1+elu", "sigmoid", "none"]
 
 
 def activation_of(kind: Activation) -> Callable[[Tensor], Tensor]:
@@ -20,6 +21,8 @@ def activation_of(kind: Activation) -> Callable[[Tensor], Tensor]:
         return F.silu
     if kind == "1+elu":
         return _one_plus_elu
+    if kind == "sigmoid":
+        return torch.sigmoid
     if kind == "none":
         return _identity
     raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {kind!r}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from windeye.kernels.associative.pieces import Pieces
 from windeye.memory import AssociativeState, HybridState, SegmentState, State
 from windeye.memory.tensors import latest
+from windeye.nn.activations import Activation, activation_of
 from windeye.nn.attention import CausalAttention
 from windeye.nn.mixer import SequenceMixer, check_count, expect, seen_after
 from windeye.nn.norms import norm_of
@@ -25,10 +26,10 @@ class MemoryAsContext(SequenceMixer):
 
     Of each segment ``s`` of ``segment`` tokens, with the memory as the segments before left it::
 
-        h = memory recalled for each token of s             nothing is written
-        y = attention over [p; h; s], rows of s             p are learned tokens
+        h = memory recalled for each token of s                    nothing is written
+        y = norm(s + attention over [p; h; s], rows of s)          p are learned tokens
         m = memory, written with y and read after each token
-        out = norm(y) sigmoid(norm(m))
+        out = y activation(norm(m))
 
     Token ``i`` of a segment sees all of ``p``, and ``h`` and ``s`` up to its own place. The published figure shows all
     of ``h`` to every token of the segment: but ``h_j`` is made of token ``j``, so that tokens see later ones of their
@@ -40,6 +41,8 @@ class MemoryAsContext(SequenceMixer):
         memory: without persistent tokens of its own.
         segment: tokens of a segment.
         persistent: how many learned tokens ``p`` there are.
+        activation: of the gate that the memory is.
+        residual: whether ``s`` is added to the attention's output; the published formula does not say.
         whole_recall: see above.
 
     Raises:
@@ -47,7 +50,8 @@ class MemoryAsContext(SequenceMixer):
             ``whole_recall`` is to go on within a segment.
 
     Source: titans spec, section 5; positions are those of the sequence [p; h; s]. ``h`` is looked up without the
-    memory's convolution.
+    memory's convolution. Without the residual and the norm before the memory, recall was not learned and training
+    diverged, in a budget in which the memory alone learned it.
 
     Example:
         >>> layer = MemoryAsContext(CausalAttention(32, 4), NeuralMemory(32, 2), segment=8, persistent=4)
@@ -61,13 +65,16 @@ class MemoryAsContext(SequenceMixer):
         memory: NeuralMemory,
         segment: int,
         persistent: int = 0,
+        activation: Activation = "silu",
         *,
+        residual: bool = True,
         whole_recall: bool = False,
     ) -> None:
         super().__init__(attention.dim)
         if attention.window is not None:
             raise ValueError(f"attention within segments needs no window, got window {attention.window}")
         self.attention, self.memory, self.whole_recall = attention, memory, whole_recall
+        self.activation, self.residual = activation, residual
         self.segment = check_count("segment", segment)
         self.persistent = persistent_tokens(persistent, attention, memory)
         self.attention_norm, self.memory_norm = (norm_of("rms", attention.dim, 1e-6) for _ in range(2))
@@ -111,8 +118,9 @@ class MemoryAsContext(SequenceMixer):
         at_begin = torch.where(begins, weights.weights, segment.weights)
         recalled = self.memory.retrieve(x, replace(weights, weights=at_begin))
         y, key, value = self._attended(x, recalled, lengths, place, segment)
+        y = self.attention_norm(x + y if self.residual else y)
         written, memory = self.memory.mix(y, lengths, memory)
-        out = self.attention_norm(y) * self.memory_norm(written).sigmoid()
+        out = y * activation_of(self.activation)(self.memory_norm(written))
         after = (place + lengths) % self.segment
         held = int(after.max()) if after.numel() else 0
         empty = torch.arange(held, device=x.device) < held - after[:, None]
