@@ -11,6 +11,7 @@ from windeye.data import AssetUnavailable
 from windeye.data.assets import find
 from windeye.models import AttentionSpec
 from windeye.nn.norms import SimpleRMSNorm
+from windeye.papers import card, registry
 from windeye.papers import lightning_attention as la
 from windeye.papers.experiment import Run
 from windeye.papers.lightning_attention import arms, judgement, training
@@ -272,3 +273,38 @@ def test_a_missing_row_is_an_error() -> None:
 def test_the_rule_states_its_margins() -> None:
     for number in ("0.02 bits", "0.05 bits", "1.3x", "2.0x", "512 to 32768", "up to 8192", "8 bits"):
         assert number in la.RULE
+
+
+# The committed run
+
+
+def test_the_committed_run_is_judged_by_this_rule() -> None:
+    evidence = registry.evidence_of(card.find("lightning-attention"))
+    assert evidence is not None
+    assert evidence.rule == la.RULE
+    assert evidence.checks == judgement.checks(evidence.rows)
+    assert evidence.verdict == judgement.verdict(evidence.rows)
+    for arm in arms.ARMS:
+        assert evidence.row(arm, judgement.BITS).n == 3
+        assert evidence.row(arm, judgement.PARAMETERS).mean == arms.parameters(arm)
+
+
+def test_the_argument_is_true_of_the_committed_run() -> None:
+    evidence = registry.evidence_of(card.find("lightning-attention"))
+    assert evidence is not None
+    assert evidence.verdict == "not shown"
+    broken = [check.demand for check in evidence.checks if not check.held]
+    assert len(evidence.checks) == 9
+    assert [text.split(":")[0] for text in broken] == [arms.NO_FACTOR]
+    gaps = {arm: evidence.row(f"{arm} minus {arms.TNL}", judgement.GAP).values for arm in arms.ARMS[1:]}
+    for arm in (arms.TRANSFORMER, arms.SOFTMAX_BODY):
+        assert 0.029 < min(gaps[arm]) <= max(gaps[arm]) < 0.1
+    assert min(gaps[arms.NO_POSITIONS]) > 1
+    assert [round(gap, 1) for gap in gaps[arms.NO_DECAY]] == [0.9, 0.9, 0.9]
+    assert min(*gaps[arms.NO_LRPE], *gaps[arms.NO_NORM]) > 0.2
+    assert min(gaps[arms.NO_GATE]) > 0.06
+    assert -0.055 < min(gaps[arms.NO_FACTOR]) <= max(gaps[arms.NO_FACTOR]) < -0.03
+    assert max(evidence.row(arms.TNL, judgement.RANGE).values) < judgement.FLAT
+    assert min(evidence.row(arms.TRANSFORMER, judgement.RANGE).values) > judgement.FALLS
+    last = [block.mixer.rates for block in arms.build(arms.TNL, 0).blocks][-1]
+    assert max(last) * PLANS["default"].window < 1e-2
