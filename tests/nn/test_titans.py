@@ -134,10 +134,10 @@ def test_memory_as_context_is_its_equations(x, whole_recall, residual):
         recalled = torch.ones(n, n, dtype=torch.bool) if whole_recall else causal
         mask = torch.cat((torch.ones(n, prefix, dtype=torch.bool), recalled, causal), dim=1)
         y = dense(layer.attention, s, keys, mask, where[-n:], where)
-        ys.append(rms(s + y if residual else y, layer.attention_norm))
-        # The memory reads all attention outputs so far, in one sequence.
+        ys.append(rms(s + y if residual else y, layer.written_norm))
+        # The memory reads all that was written so far, in one sequence.
         m, after = memory_loop(memory, torch.cat(ys)[None])
-        outs.append(ys[-1] * F.silu(rms(m[0, begin:], layer.memory_norm)))
+        outs.append(rms(y, layer.attention_norm) * F.silu(rms(m[0, begin:], layer.memory_norm)))
         weights = [torch.stack([after[0, head][0][layer_] for head in range(2)]) for layer_ in range(2)]
     same(layer(x)[0], torch.cat(outs))
 

@@ -20,7 +20,7 @@ SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "fu
 WINDOW, HEADS, RATE = 8, 2, 3e-3
 PLANS: dict[Budget, RecallPlan] = {
     "smoke": RecallPlan(MQAR(32, 16, 2, 1.0, "zero"), 16, steps=2, batch_size=4, held_out=8, every=1),
-    "default": RecallPlan(MQAR(256, 64, 16, 1.0, "zero"), steps=600, batch_size=32, held_out=256, every=50),
+    "default": RecallPlan(MQAR(256, 64, 16, 1.0, "zero"), steps=800, batch_size=32, held_out=256, every=50),
     "full": RecallPlan(MQAR(512, 256, 32, 1.0, "zero"), steps=8000, batch_size=32, held_out=512, every=100),
 }
 
@@ -71,7 +71,11 @@ LIMITS = (
     "that is not reported, from single runs of the memories and of full attention. In 64 tokens the cache of full "
     "attention is no larger than the memories. Ablations after so short a training say how fast an arm learns and not "
     "what it could hold; forgetting cannot show its use on 64 tokens. The published passkey and needle tasks were not "
-    "trained: on bytes, full attention itself solved half of the passkeys after 1,500 steps, more than this budget."
+    "trained: on bytes, full attention itself solved half of the passkeys after 1,500 steps, more than this budget. A "
+    "first run was stopped after six parts of its first seed: with the bare formulas of the blocks LMM recalled 85 %, "
+    "MAC 1.5 % and MAG 3.4 % of the values after 600 steps. Then the blocks were changed (residuals, SiLU as the gate), "
+    "with single runs on the seed that is not reported, in which MAG and MAL learned to recall and MAC did not; the "
+    "rule was left as it was, and steps were raised to 800."
 )
 
 

@@ -26,10 +26,10 @@ class MemoryAsContext(SequenceMixer):
 
     Of each segment ``s`` of ``segment`` tokens, with the memory as the segments before left it::
 
-        h = memory recalled for each token of s                    nothing is written
-        y = norm(s + attention over [p; h; s], rows of s)          p are learned tokens
-        m = memory, written with y and read after each token
-        out = y activation(norm(m))
+        h = memory recalled for each token of s             nothing is written
+        y = attention over [p; h; s], rows of s             p are learned tokens
+        m = memory, written with norm(s + y) and read after each token
+        out = norm(y) activation(norm(m))
 
     Token ``i`` of a segment sees all of ``p``, and ``h`` and ``s`` up to its own place. The published figure shows all
     of ``h`` to every token of the segment: but ``h_j`` is made of token ``j``, so that tokens see later ones of their
@@ -42,7 +42,7 @@ class MemoryAsContext(SequenceMixer):
         segment: tokens of a segment.
         persistent: how many learned tokens ``p`` there are.
         activation: of the gate that the memory is.
-        residual: whether ``s`` is added to the attention's output; the published formula does not say.
+        residual: whether ``s`` is part of what is written; the published formula writes ``y``.
         whole_recall: see above.
 
     Raises:
@@ -50,8 +50,8 @@ class MemoryAsContext(SequenceMixer):
             ``whole_recall`` is to go on within a segment.
 
     Source: titans spec, section 5; positions are those of the sequence [p; h; s]. ``h`` is looked up without the
-    memory's convolution. Without the residual and the norm before the memory, recall was not learned and training
-    diverged, in a budget in which the memory alone learned it.
+    memory's convolution. Without the residual and the norm before the memory training diverged, in a budget in which
+    the memory alone learned to recall.
 
     Example:
         >>> layer = MemoryAsContext(CausalAttention(32, 4), NeuralMemory(32, 2), segment=8, persistent=4)
@@ -77,7 +77,9 @@ class MemoryAsContext(SequenceMixer):
         self.activation, self.residual = activation, residual
         self.segment = check_count("segment", segment)
         self.persistent = persistent_tokens(persistent, attention, memory)
-        self.attention_norm, self.memory_norm = (norm_of("rms", attention.dim, 1e-6) for _ in range(2))
+        self.attention_norm, self.written_norm, self.memory_norm = (
+            norm_of("rms", attention.dim, 1e-6) for _ in range(3)
+        )
 
     def mix(
         self, x: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"] | None, state: State | None
@@ -118,9 +120,9 @@ class MemoryAsContext(SequenceMixer):
         at_begin = torch.where(begins, weights.weights, segment.weights)
         recalled = self.memory.retrieve(x, replace(weights, weights=at_begin))
         y, key, value = self._attended(x, recalled, lengths, place, segment)
-        y = self.attention_norm(x + y if self.residual else y)
-        written, memory = self.memory.mix(y, lengths, memory)
-        out = y * activation_of(self.activation)(self.memory_norm(written))
+        written = self.written_norm(x + y if self.residual else y)
+        said, memory = self.memory.mix(written, lengths, memory)
+        out = self.attention_norm(y) * activation_of(self.activation)(self.memory_norm(said))
         after = (place + lengths) % self.segment
         held = int(after.max()) if after.numel() else 0
         empty = torch.arange(held, device=x.device) < held - after[:, None]
