@@ -11,23 +11,23 @@ import torch
 from oracles.attention import attention
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.data.tasks import MQAR
-from windeye.nn import CausalAttention, DynamicMaskAttention
+from windeye.nn import CausalAttention
 from windeye.nn.rotary import rotate
 from windeye.papers import card, dma, registry
 from windeye.papers.dma import arms, judgement, training
-from windeye.papers.dma.arms import BEST, DENSE, DMA, EQUAL, FULL, RANDOM, WINDOW, ChoosingAttention, EqualSpec
+from windeye.papers.dma.arms import BEST, DMA, EQUAL, FULL, RANDOM, WINDOW, ChoosingAttention, EqualSpec
 from windeye.papers.dma.judgement import ACCURACY, VALUES
 from windeye.papers.dma.plan import PLANS
 from windeye.papers.experiment import Run
 from windeye.report import Evidence, Recorder, Row, evidence_page
 
-GOOD = {FULL: 0.98, WINDOW: 0.25, DMA: 0.97, BEST: 0.99, RANDOM: 0.55, EQUAL: 0.26, DENSE: 0.98}
+GOOD = {FULL: 0.98, WINDOW: 0.25, DMA: 0.97, BEST: 0.99, RANDOM: 0.55, EQUAL: 0.26}
 SMOKE = PLANS["smoke"]
 
 
 def rows(held: float = 0.95, **changed: object) -> tuple[Row, ...]:
     """Rows under which the rule holds, but for the changes: one number, or one per seed."""
-    names = {"full": FULL, "window": WINDOW, "dma": DMA, "best": BEST, "random": RANDOM, "equal": EQUAL, "dense": DENSE}
+    names = {"full": FULL, "window": WINDOW, "dma": DMA, "best": BEST, "random": RANDOM, "equal": EQUAL}
     values = GOOD | {names[name]: value for name, value in changed.items()}
     made = [
         Row(arm, ACCURACY, value if isinstance(value, tuple) else (value, value, value))
@@ -108,7 +108,7 @@ def test_arms_differ_in_what_they_keep() -> None:
     convolution = 4 * 2 * 16
     assert sizes[FULL] == sizes[BEST] == convolution + 4 * 2 * 16 * 16
     assert sizes[WINDOW] == convolution + 4 * 2 * 3 * 16
-    assert sizes[DMA] == sizes[EQUAL] == sizes[DENSE] == convolution + 4 * (4 * 2 * 16 + 4 + 8)
+    assert sizes[DMA] == sizes[EQUAL] == convolution + 4 * (4 * 2 * 16 + 4 + 8)
     assert sizes[RANDOM] == convolution + 4 * 4 * 2 * 16
 
 
@@ -269,27 +269,9 @@ def test_opposite_needs_every_seed_and_more_than_the_margin() -> None:
     assert judgement.verdict(rows(dma=0.21)) == "not shown"
 
 
-@pytest.mark.parametrize("arm", ["best", "dense"])
-def test_arms_that_are_reported_decide_nothing(arm: str) -> None:
-    assert judgement.verdict(rows(**{arm: 0.0})) == "shown"
-    assert judgement.verdict(rows(dma=0.3, **{arm: 1.0})) == "not shown"
-
-
-def test_dense_first_drops_keys_after_a_third_of_the_steps_and_whenever_it_is_scored(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    plan = replace(SMOKE, recall=replace(SMOKE.recall, steps=6, every=2))
-    keeping: list[tuple[bool, int]] = []
-    forward = DynamicMaskAttention.mix
-
-    def watched(self: DynamicMaskAttention, *arguments: object) -> object:
-        keeping.append((torch.is_grad_enabled(), self.keep))
-        return forward(self, *arguments)
-
-    monkeypatch.setattr(DynamicMaskAttention, "mix", watched)
-    training.train(arms.ARMS[-1], plan, 0, 1e-3, "cpu", lambda _share: None)
-    assert [keep for training_step, keep in keeping if training_step] == [16, 16, 4, 4, 4, 4]
-    assert {keep for training_step, keep in keeping if not training_step} == {4}
+def test_best_logits_decide_nothing() -> None:
+    assert judgement.verdict(rows(best=0.0)) == "shown"
+    assert judgement.verdict(rows(dma=0.3, best=1.0)) == "not shown"
 
 
 def test_a_missing_row_is_an_error() -> None:

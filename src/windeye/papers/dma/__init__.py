@@ -12,7 +12,7 @@ from windeye.papers.dma.training import choose_rate, train
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.report import Evidence
 
-SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(8))}
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": tuple(range(8)), "full": tuple(range(8))}
 
 CLAIM = (
     "Attention over the few keys that a learned score of their values ranks highest recalls like attention over all of "
@@ -38,10 +38,14 @@ LIMITS = (
     "Ours breaks ties in favour of later tokens. Before the rule was written pilots with a seed that is not reported "
     "were run of full attention (rates 3e-3 and 1e-2, of which the second learned within 1000 steps) and of DMA (3e-3: "
     "it recalled all, held 99 % of the values and 82 % of the keys). Full attention in two layers without the "
-    "convolution named no more than one of the eight values at random after 1500 steps. Added after a first run, in "
-    "which DMA had learned its choice with one seed of three (recall 0.996, 0.187 and 0.033): DMA that drops no key in "
-    "the first third of its steps, which the rule does not read. Rule and plan were not changed; training computes its "
-    "head for the queries only, so that sums round otherwise than in the first run."
+    "convolution named no more than one of the eight values at random after 1500 steps. Rule and plan "
+    "were fixed before any run; the number of seeds was not. A first run with seeds 0, 1 and 2 was not shown: DMA "
+    "recalled 0.996, 0.187 and 0.033. A second one, whose training computed its head for the queries only, so that "
+    "sums round otherwise, was shown: 0.996, 0.962 and 0.979, while the keys of largest logits fell from 0.996 to "
+    "0.129 with one seed. Whether 1200 steps find the answer is chance to that degree, so the default became eight "
+    "seeds, before this third run, which counts whatever it says; of its new seeds, 3 and 4 had been looked at with "
+    "DMA alone (0.116 and 0.992). Dropping no key in the first third of the steps was tried in the second run and did "
+    "not help (one seed of three); it is not an arm any more."
 )
 
 

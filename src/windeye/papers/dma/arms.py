@@ -96,16 +96,13 @@ class EqualSpec:
 
 @dataclass(frozen=True)
 class Arm:
-    """A way of choosing keys: its name, its block for a number of keys, and the share of the steps, from the first on,
-    in which no key is dropped yet."""
+    """A way of choosing keys: its name, and its block for a number of keys."""
 
     name: str
     mixer: Callable[[int], MixerSpec]
-    dense: float = 0.0
 
 
 DMA, FULL, WINDOW, BEST, RANDOM, EQUAL = "DMA", "full", "window", "best logits", "random keys", "DMA, A = 0"
-DENSE = "DMA, dense first"
 
 ARMS = (
     Arm(FULL, lambda _keep: AttentionSpec(1)),
@@ -114,5 +111,4 @@ ARMS = (
     Arm(BEST, lambda keep: ChoosingSpec(keep, "logits")),
     Arm(RANDOM, lambda keep: ChoosingSpec(keep, "random")),
     Arm(EQUAL, EqualSpec),
-    Arm(DENSE, lambda keep: DynamicMaskSpec(1, keep), dense=1 / 3),
 )

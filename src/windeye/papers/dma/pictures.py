@@ -44,7 +44,7 @@ def distances(rows: tuple[Row, ...], plan: Plan) -> Picture:
     axes.set_ylim(-3, 105)
     axes.set_xlabel("tokens between value and query")
     axes.set_ylabel("values recalled, %")
-    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     caption = f"Means over seeds. The dotted line is where a window of {plan.keep} ends."
     return as_svg(figure, "From how far", caption)
 

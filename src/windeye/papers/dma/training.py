@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from windeye.compare.recall import Asked, accuracy, asked
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.memory import TopwCache
 from windeye.models import DecoderLM
-from windeye.nn import DynamicMaskAttention
 from windeye.papers.dma.arms import Arm
 from windeye.papers.dma.plan import Plan
 
@@ -85,30 +85,13 @@ def _trained(
 ) -> tuple[DecoderLM, list[Point], bool]:
     recall = plan.recall
     model = recall.model((arm.mixer(plan.keep),), seed).to(device)
-    batches, held_out = recall.batches(seed), asked(recall.held_out_examples(seed))
-
-    def thinning(step: int) -> Sequences:
-        if arm.dense:
-            keep_keys(model, recall.task.length if step < arm.dense * recall.steps else plan.keep)
-        return asked(batches(step))
-
-    def score(module: nn.Module) -> float:
-        if arm.dense:
-            keep_keys(model, plan.keep)
-        return accuracy(module, held_out)
-
+    batches = recall.batches(seed)
     points, diverged = trained(
-        Asked(model, recall.task.length), thinning, steps=recall.steps, every=recall.every, rate=rate,
-        enough=recall.enough, tell=tell, score=score,
+        Asked(model, recall.task.length), lambda step: asked(batches(step)), steps=recall.steps, every=recall.every,
+        rate=rate, enough=recall.enough, tell=tell,
+        score=partial(accuracy, examples=asked(recall.held_out_examples(seed))),
     )  # fmt: skip
     return model, points, diverged
-
-
-def keep_keys(model: DecoderLM, keys: int) -> None:
-    """From now on every query keeps so many."""
-    for layer in model.modules():
-        if isinstance(layer, DynamicMaskAttention):
-            layer.keep = keys
 
 
 def last_query(examples: Sequences) -> Tensor:
