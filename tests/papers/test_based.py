@@ -3,7 +3,8 @@
 import pytest
 
 from windeye.data.tasks import IGNORED
-from windeye.papers import based
+from windeye.papers import based, registry
+from windeye.papers.card import find
 from windeye.papers.experiment import Run
 from windeye.report import Evidence, Row
 
@@ -113,3 +114,24 @@ def test_small_steps_down_are_within_the_margin():
 def test_it_is_opposite_only_if_the_window_wins_with_every_seed():
     assert based.verdict(rows(Basedf16=0.1)) == "opposite"
     assert based.verdict(rows(Basedf16=(0.1, 0.1, 0.2))) == "not shown"
+
+
+def test_the_committed_run_is_judged_by_this_rule():
+    evidence = registry.evidence_of(find("based"))
+    assert evidence is not None
+    assert (evidence.claim, evidence.rule, evidence.limits) == (based.CLAIM, based.RULE, based.LIMITS)
+    assert evidence.checks == based.checks(evidence.rows)
+    assert evidence.verdict == based.verdict(evidence.rows)
+    assert evidence.seeds == based.SEEDS["default"]
+
+
+def test_what_the_limits_say_was_seen():
+    evidence = registry.evidence_of(find("based"))
+    assert evidence is not None
+    elu, eight = (evidence.row(arm, based.ACCURACY).mean for arm in (based.ELU, based.based(8)))
+    assert 0 < eight - elu < 0.02
+    assert evidence.row(based.ELU, based.STATE).mean < evidence.row(based.based(8), based.STATE).mean
+    for size in (16, 32):
+        recalled = evidence.row(based.window(size), based.ACCURACY).values
+        reach = evidence.row(based.window(size), based.REACH).values
+        assert sorted(a > 0.95 * b for a, b in zip(recalled, reach, strict=True)) == [False, False, True]
