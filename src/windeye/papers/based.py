@@ -78,10 +78,10 @@ LIMITS = (
     "benchmark's own law, and initial weights are wider than its 0.02. Length, pairs, steps, batch, rates and initial "
     "weights were chosen from single runs of attention, windows and Taylor features alone, so that attention is done "
     "in half of the steps. Based has one block more than the other arms. Nothing about language, other tasks or speed. "
-    "Added after the first default run: linear attention with 1+elu features and a norm recalls nearly as much as Based "
-    "with 8 features, from less state, so at this size nothing speaks for the Taylor features against others; and "
-    "windows of 16 and 32 came to what is within their reach with one seed of three each, while the other seeds were "
-    "still on the plateau when training ended: their means say how soon they learn, and not what they can hold."
+    "Added after the first default run: linear attention with 1+elu features and a norm recalls nearly as much as "
+    "Based with 8 features, from less state, so at this size nothing speaks for the Taylor features against others; "
+    "and windows of 16 and 32 came to what is within their reach with one seed of three each, while the other seeds "
+    "were still on the plateau when training ended: their means say how soon they learn, and not what they can hold."
 )
 
 
