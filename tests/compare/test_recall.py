@@ -12,6 +12,7 @@ from windeye.compare.skeleton import decoder
 from windeye.compare.training import PILOT, chosen, trained
 from windeye.data.tasks import IGNORED, MQAR
 from windeye.models import AttentionSpec, DecoderLM, ProductConvolutionSpec, TaylorSpec
+from windeye.ops import MemoryDiverged
 from windeye.train import NonFinite
 
 TASK = MQAR(vocabulary=32, length=16, pairs=2, power=1.0, filler="zero")
@@ -111,7 +112,15 @@ def test_training_ends_at_the_first_evaluation_that_is_good_enough():
     scores = iter([0.2, 0.99, 1.0])
     model = decoder(SOFTMAX, 0, vocab_size=32, dim=16)
     points, diverged = trained(
-        model, PLAN.batches(0), steps=6, every=2, rate=1e-3, score=lambda _: next(scores), enough=0.99, tell=told.append
+        model,
+        PLAN.batches(0),
+        steps=6,
+        every=2,
+        rate=1e-3,
+        score=lambda _: next(scores),
+        nothing=0.0,
+        enough=0.99,
+        tell=told.append,
     )
     assert [(point["step"], point["score"]) for point in points] == [(2, 0.2), (4, 0.99)]
     assert not diverged
@@ -129,6 +138,18 @@ def test_an_arm_that_diverges_is_scored_as_it_stands(monkeypatch):
     assert outcome["diverged"]
     assert outcome["steps"] == 0
     assert outcome["accuracy"] == accuracy(PLAN.model(SOFTMAX, 0), PLAN.held_out_examples(0))
+
+
+def test_an_arm_whose_memory_diverges_wherever_it_looks_knows_nothing():
+    def diverge(_model):
+        raise MemoryDiverged("no longer finite")
+
+    model = decoder(SOFTMAX, 0, vocab_size=32, dim=16)
+    points, diverged = trained(
+        model, PLAN.batches(0), steps=2, every=1, rate=1e-3, score=diverge, nothing=0.25, enough=None, tell=float
+    )
+    assert diverged
+    assert [point["score"] for point in points] == [0.25]
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,11 @@ class Arm:
 
 
 def _titans(variant: TitansVariant, words: str) -> Arm:
-    """Memory heads of 32 channels that the memory's network does not widen: a state of the size that others have.
-    Steps are large enough to store a pair in one go."""
+    """Memory heads of 32 channels that the memory's network does not widen: a state of the size that others have. Steps
+    are small enough for a key that repeats at once, as keys of a text do: larger ones diverge there."""
 
     def mixers(heads: int) -> Mixers:
-        return (TitansSpec(variant, heads, 16, memory_head_dim=32, expansion=1, chunk_size=8, max_step=1.0),)
+        return (TitansSpec(variant, heads, window=16, memory_head_dim=32, expansion=1),)
 
     return Arm(f"titans_{variant}", words, mixers)
 

@@ -112,7 +112,7 @@ def train_language(
     examples = plan.held_out_windows()
     points, diverged = trained(
         model, plan.batches(seed), steps=plan.steps, every=plan.every, rate=plan.rate, enough=None, tell=tell,
-        score=lambda module: bits_per_byte(module, examples),
+        score=lambda module: bits_per_byte(module, examples), nothing=math.log2(BYTES),
     )  # fmt: skip
     return LanguageOutcome(
         bits_per_byte=points[-1]["score"],

@@ -56,12 +56,13 @@ def trained(
     score: Callable[[nn.Module], float],
     enough: float | None,
     tell: Tell,
+    nothing: float = 0.0,
 ) -> tuple[list[Point], bool]:
     """Train a model in place; its evaluations, and whether it diverged.
 
     AdamW with a warm-up over a twentieth of the steps and a cosine. Ends early once ``score`` is at least ``enough``.
     A loss, gradient or memory that is not finite ends the training with the weights from before it: the last evaluation
-    is theirs.
+    is theirs, or ``nothing``, the score of knowing nothing, if their memory is not finite there either.
     """
     noted: list[Row] = []
 
@@ -79,8 +80,12 @@ def trained(
             until=until, progress=tell,
         )  # fmt: skip
     except (NonFinite, MemoryDiverged):
-        last = _point(noted[-1]) if noted else Point(step=0, loss=float("inf"), score=0.0)
-        return [*map(_point, noted), Point(step=last["step"], loss=last["loss"], score=score(model))], True
+        last = _point(noted[-1]) if noted else Point(step=0, loss=float("inf"), score=nothing)
+        try:
+            last["score"] = score(model)
+        except MemoryDiverged:
+            last["score"] = nothing
+        return [*map(_point, noted), last], True
     return [_point(row) for row in rows if "score" in row], False
 
 
