@@ -1,6 +1,7 @@
 """`windeye compare sequence`: every part in little, resumed, joined and shown; wrong words are answered."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,8 @@ from windeye.compare.sequence import PARTS, sequence
 from windeye.compare.tables import table
 from windeye.models import MIXERS, DecoderConfig
 from windeye.report import Recorder
+
+ROOT = Path(__file__).parents[2]
 
 
 def windeye(*words):
@@ -170,3 +173,9 @@ def test_a_part_is_written_between_its_marks_and_says_where_it_is_from(smoke):
     assert pages.comparison(text, smoke[0]) == text
     with pytest.raises(ValueError, match="marks <!-- arms -->"):
         pages.comparison("no marks", smoke[0])
+
+
+def test_the_page_shows_the_committed_comparison():
+    """`make tables` writes it."""
+    text = (ROOT / "docs" / "compare.md").read_text()
+    assert pages.comparison(text, pages.committed(ROOT)) == text

@@ -46,6 +46,7 @@ def mark(axes: Axes, name: str, place: int, state: float, accuracies: Sequence[f
 def over_state(axes: Axes, label: str) -> None:
     """Axes of accuracy over memory, with the names of the marks beside them."""
     axes.set_xscale("log", base=2)
+    axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(lambda state, _: f"{state / 1024:g}")
     axes.set_xlabel(f"{label}, KiB")
     axes.set_ylim(-4, 104)
@@ -63,7 +64,7 @@ def language(found: Result) -> Picture:
         axes.plot(_bits(runs), [place] * len(runs), "o", color=colour, alpha=0.45, markersize=5)
         axes.plot([statistics.fmean(_bits(runs))], [place], "|", color=colour, markersize=14, markeredgewidth=2.5)
     axes.set_yticks(range(len(results)), [name for name, _ in results])
-    axes.invert_yaxis()
+    axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlabel("bits per byte, held out")
     plan = found["plan"]
     caption = f"After {plan['steps']} steps on {plan['text']}, windows of {plan['length']} bytes. Less is better."

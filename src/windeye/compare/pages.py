@@ -38,10 +38,11 @@ def comparison(text: str, result: Result) -> str:
 
 def source(found: dict[str, Any]) -> str:
     """Where the numbers of a table are from."""
-    machine, seeds = found["machine"], len(found["seeds"])
+    machine, rounds = found["machine"], found["plan"].get("rounds")
+    told = f"Medians of {rounds} rounds" if rounds else f"{len(found['seeds'])} seeds, mean and standard deviation"
     return (
-        f"{seeds} seeds, mean and standard deviation; {machine['processor']}, {machine['threads']} thread, torch "
-        f"{found['versions']['torch']}; `{found['command']}`."
+        f"{told}; {machine['processor']}, {machine['threads']} thread, torch {found['versions']['torch']}; "
+        f"`{found['command']}`."
     )
 
 
