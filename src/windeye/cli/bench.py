@@ -11,7 +11,7 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax", "recurrence", "lifetimes", "decoding")
+SUITES = ("softmax", "recurrence", "lifetimes", "associative", "decoding")
 
 
 def bench(
