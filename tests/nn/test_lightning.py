@@ -162,7 +162,7 @@ def test_the_rates_keep_their_bits_in_any_type():
         ({"rates": [0.1, -1.0, 0.0]}, r"rates must be at least 0 .*got \[0.1, -1.0, 0.0\]"),
         ({"gate": "relu"}, r"gate must be one of linear, lowrank_sigmoid, none, got 'relu'"),
         ({"norm": "batch"}, r"norm must be one of simple_rms, rms, layer, none, got 'batch'"),
-        ({"activation": "gelu"}, r"activation must be one of silu, 1\+elu, none, got 'gelu'"),
+        ({"activation": "gelu"}, r"activation must be one of silu, 1\+elu, sigmoid, none, got 'gelu'"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):

@@ -137,7 +137,7 @@ def within_reach(plan: RecallPlan, seed: int, size: int) -> float:
 
     Example:
         >>> plan = PLANS["smoke"]
-        >>> within_reach(plan, 0, 16), within_reach(plan, 0, 1)
+        >>> within_reach(plan, 0, 16), within_reach(plan, 0, 0)
         (1.0, 0.0)
     """
     tokens, targets = plan.held_out_examples(seed)
