@@ -98,12 +98,19 @@ def test_the_page_shows_a_picture_and_a_table_of_every_part(smoke):
 
 def test_recall_is_listed_from_the_best():
     def runs(*accuracies):
-        one = {"state_bytes": 1000, "steps": 5, "parameters": 9}
+        one = {"state_bytes": 1000, "steps": 5, "parameters": 9, "diverged": False}
         return {"choice": {"rate": 0.003}, "runs": [{"accuracy": a, **one} for a in accuracies]}
 
     found = {"plan": {"task": {"length": 64}}, "results": {"a": runs(0.1, 0.2), "b": runs(1.0, 1.0)}}
     _, rows = table("recall", found)
     assert [row[:3] for row in rows] == [("b", "1,000 B", "100.0 ± 0.0 %"), ("a", "1,000 B", "15.0 ± 7.1 %")]
+
+
+def test_seeds_that_diverged_are_counted_beside_the_name():
+    one = {"state_bytes": 1000, "parameters": 9, "seconds": 1.0}
+    runs = [{"bits_per_byte": bits, "diverged": bits == 8.0, **one} for bits in (8.0, 2.0, 8.0)]
+    _, rows = table("language", {"plan": {"length": 16}, "results": {"a": runs}})
+    assert rows[0][:2] == ("a (2 of 3 diverged)", "6.000 ± 3.464")
 
 
 def test_a_point_that_was_not_timed_is_a_dash():

@@ -25,7 +25,7 @@ def recall(found: Result) -> Table:
         runs = arm["runs"]
         rows.append(
             (
-                name,
+                _told(name, runs),
                 f"{runs[0]['state_bytes']:,} B",
                 plus_minus([100 * run["accuracy"] for run in runs], "%"),
                 f"{_mean(runs, 'steps'):.0f}",
@@ -44,7 +44,7 @@ def language(found: Result) -> Table:
     for name, runs in sorted(found["results"].items(), key=lambda item: _mean(item[1], "bits_per_byte")):
         rows.append(
             (
-                name,
+                _told(name, runs),
                 plus_minus([run["bits_per_byte"] for run in runs], digits=3),
                 f"{2 ** _mean(runs, 'bits_per_byte'):.2f}",
                 f"{runs[0]['state_bytes']:,} B",
@@ -75,6 +75,12 @@ def plus_minus(values: Sequence[float], unit: str = "", digits: int = 1) -> str:
     """
     spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{spread}{' ' + unit if unit else ''}"
+
+
+def _told(name: str, runs: Sequence[dict[str, Any]]) -> str:
+    """The name, and how many of its trainings ended early because a number was no longer finite."""
+    diverged = sum(run["diverged"] for run in runs)
+    return f"{name} ({diverged} of {len(runs)} diverged)" if diverged else name
 
 
 def _speed(work: str, length: int, seconds: float | None) -> str:
