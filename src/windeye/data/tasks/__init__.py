@@ -6,8 +6,27 @@ torch.Size([32, 64])
 """
 
 from windeye.data.sequences import IGNORED, Epochs, Fresh, Sequences
+from windeye.data.tasks.colored_objects import ColoredObjects
+from windeye.data.tasks.contrast import Contrast, ContrastBatch, single_tokens, tokenize
+from windeye.data.tasks.ioi import IOI
 from windeye.data.tasks.mqar import MQAR, STANDARD_TEST, STANDARD_TRAIN
 from windeye.data.tasks.needle import Needle
 from windeye.data.tasks.passkey import Passkey
 
-__all__ = ["IGNORED", "MQAR", "STANDARD_TEST", "STANDARD_TRAIN", "Epochs", "Fresh", "Needle", "Passkey", "Sequences"]
+__all__ = [
+    "IGNORED",
+    "IOI",
+    "MQAR",
+    "STANDARD_TEST",
+    "STANDARD_TRAIN",
+    "ColoredObjects",
+    "Contrast",
+    "ContrastBatch",
+    "Epochs",
+    "Fresh",
+    "Needle",
+    "Passkey",
+    "Sequences",
+    "single_tokens",
+    "tokenize",
+]
