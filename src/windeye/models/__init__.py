@@ -1,5 +1,6 @@
 """Whole networks: decoders of any mixers, published sizes by name, official weights, generation."""
 
+from windeye.models.attentive import AttentiveClassifier, AttentiveConfig
 from windeye.models.based import based
 from windeye.models.decoder import DecoderConfig, DecoderLM
 from windeye.models.doge import doge
@@ -26,6 +27,8 @@ from windeye.models.weights import LoadReport, WeightMap, read_checkpoint
 __all__ = [
     "MIXERS",
     "AttentionSpec",
+    "AttentiveClassifier",
+    "AttentiveConfig",
     "ConvolutionSpec",
     "DecoderConfig",
     "DecoderLM",

@@ -1,5 +1,6 @@
 """Layers: attention modules that own their projections, sequence mixers with a state, and what stands between them."""
 
+from windeye.nn.additive import AdditiveAttention
 from windeye.nn.attention import CausalAttention
 from windeye.nn.convolution import GatedShortConvolution, ProductConvolution
 from windeye.nn.dynamic_mask import DynamicMaskAttention
@@ -17,6 +18,7 @@ from windeye.nn.taylor import TaylorLinearAttention
 from windeye.nn.titans import MemoryAsContext, MemoryAsGate, MemoryAsLayer, NeuralMemory
 
 __all__ = [
+    "AdditiveAttention",
     "CausalAttention",
     "DynamicMaskAttention",
     "GatedLinearUnit",
