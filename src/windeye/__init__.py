@@ -6,6 +6,7 @@ from types import ModuleType
 from windeye.kernels.recurrence import decay
 from windeye.ops import associative_memory, attend, explain, linear_attention, merge, topw_expiry, topw_mask
 from windeye.patterns import (
+    Allowed,
     Blocks,
     Causal,
     Documents,
@@ -24,6 +25,7 @@ from windeye.patterns import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allowed",
     "Blocks",
     "Causal",
     "Documents",

@@ -33,6 +33,28 @@ def attention(query, key, value, mask, *, scale, bias=None, hidden=None):
     )
 
 
+def attention_per_head(query, key, value, masks, *, scale, bias=None, hidden=None):
+    """``(out, lse)`` with masks [batch or 1, heads, queries, keys] and a bias [batch, heads, keys]."""
+    heads, kv_heads = query.shape[2], key.shape[2]
+    outs, lses = [], []
+    for b, h in product(range(query.shape[0]), range(heads)):
+        mask = masks[b % masks.shape[0], h // (heads // masks.shape[1])]
+        spread = None
+        if bias is not None:
+            own = bias[b, h // (heads // bias.shape[1])].double()
+            spread = own.expand(1, query.shape[1], -1)
+        kv = slice(h // (heads // kv_heads), h // (heads // kv_heads) + 1)
+        out, lse = attention(
+            query[b : b + 1, :, h : h + 1], key[b : b + 1, :, kv], value[b : b + 1, :, kv], mask,
+            scale=scale, bias=spread, hidden=None if hidden is None else hidden[b : b + 1],
+        )  # fmt: skip
+        outs.append(out[0, :, 0])
+        lses.append(lse[0, :, 0])
+    shape = (query.shape[0], heads)
+    out = torch.stack(outs).unflatten(0, shape).transpose(1, 2)
+    return out, torch.stack(lses).unflatten(0, shape).transpose(1, 2)
+
+
 def spread_bias(table, grid, dilation):
     """``bias[h, q, k]`` of a relative table: entry ``(k - q) / dilation + reach`` per axis; zero where it has none."""
     coords = list(product(*(range(n) for n in grid)))

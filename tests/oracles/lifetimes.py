@@ -2,7 +2,7 @@
 
 import torch
 
-from oracles.attention import attention
+from oracles.attention import attention_per_head
 
 
 def best(candidates, score, w):
@@ -50,23 +50,5 @@ def alive(table, queries):
 
 def lifetime_attention(query, key, value, table, *, scale, bias=None, hidden=None):
     """``(out, lse)`` with a table [batch or 1, heads, keys] and a bias [batch, heads, keys]; heads may be shared."""
-    heads, kv_heads = query.shape[2], key.shape[2]
-    outs, lses = [], []
-    for b in range(query.shape[0]):
-        for h in range(heads):
-            row = table[b % table.shape[0], h // (heads // table.shape[1])]
-            mask = alive(row, query.shape[1])
-            spread = None
-            if bias is not None:
-                own = bias[b, h // (heads // bias.shape[1])].double()
-                spread = own.expand(1, query.shape[1], -1)
-            kv = slice(h // (heads // kv_heads), h // (heads // kv_heads) + 1)
-            out, lse = attention(
-                query[b : b + 1, :, h : h + 1], key[b : b + 1, :, kv], value[b : b + 1, :, kv], mask,
-                scale=scale, bias=spread, hidden=None if hidden is None else hidden[b : b + 1],
-            )  # fmt: skip
-            outs.append(out[0, :, 0])
-            lses.append(lse[0, :, 0])
-    shape = (query.shape[0], heads)
-    out = torch.stack(outs).unflatten(0, shape).transpose(1, 2)
-    return out, torch.stack(lses).unflatten(0, shape).transpose(1, 2)
+    masks = torch.stack([torch.stack([alive(row, query.shape[1]) for row in rows]) for rows in table])
+    return attention_per_head(query, key, value, masks, scale=scale, bias=bias, hidden=hidden)

@@ -16,11 +16,11 @@ from windeye.kernels.softmax.problem import (
     check_bias,
     check_key_bias,
     check_key_padding,
-    check_lifetimes,
+    check_pattern,
     check_tensors,
     problem_of,
 )
-from windeye.patterns import Expiry, Full, Pattern
+from windeye.patterns import Full, Pattern
 
 _EVERYTHING = Full()
 
@@ -84,13 +84,13 @@ def attend(
         scale: factor of the logits, default ``head_dim ** -0.5``. Zero is a scale like any other.
         bias: relative position table, one odd number ``2 r + 1`` of offsets per grid axis. Entry
             ``(key - query) / dilation + r`` is added to the scaled logit. For NAT and DiNAT ``r = kernel_size - 1``.
-            With `Expiry` it is a number per key, [batch, heads, keys], with as many heads as key, or more up to those
-            of query: the score that decided how long the key lives.
+            With `Expiry` and `Allowed` it is a number per key, [batch, heads, keys], with as many heads as key, or more
+            up to those of query, such as the score that decided how long a key lives.
         key_padding: True hides a key from every query.
         extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
             branch, merged exactly; bias and padding do not apply to them.
         dropout_p: probability of dropping an attention weight, the rest is scaled up. Follows ``torch.manual_seed``.
-        backend: "auto", or one of "cpu", "natten", "flex", "reference"; see `explain`.
+        backend: "auto", or one of "cpu", "natten", "sdpa", "flex", "reference"; see `explain`.
         return_lse: also return the log-sum-exp of each row's logits, [batch, *grid, heads], float32 (float64 for
             float64), differentiable.
 
@@ -115,10 +115,9 @@ def attend(
     _check_number("dropout_p", dropout_p)
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
-    if isinstance(pattern, Expiry):
-        check_lifetimes(pattern, query, key)
+    check_pattern(pattern, query, key)
     if bias is not None:
-        (check_key_bias if isinstance(pattern, Expiry) else check_bias)(bias, query, key)
+        (check_key_bias if pattern.tables else check_bias)(bias, query, key)
     if key_padding is not None:
         check_key_padding(key_padding, key)
 
@@ -259,8 +258,7 @@ def explain(
         (1048576, 16.0)
     """
     check_tensors(query, key, value)
-    if isinstance(pattern, Expiry):
-        check_lifetimes(pattern, query, key)
+    check_pattern(pattern, query, key)
     problem = problem_of(
         pattern, query, key, value, scale=1.0, dropout_p=dropout_p, has_bias=bias is not None,
         has_key_padding=key_padding is not None, needs_grad=query.requires_grad, needs_lse=return_lse,

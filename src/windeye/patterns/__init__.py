@@ -4,12 +4,14 @@ from windeye.patterns.algebra import Both, Either
 from windeye.patterns.bound import Bound, Grid
 from windeye.patterns.lifetimes import Expiry, Lifetimes
 from windeye.patterns.pattern import Pattern, from_spec
+from windeye.patterns.relation import Allowed, Relations
 from windeye.patterns.sequence import Causal, Documents, Full, Prefix, Sinks
 from windeye.patterns.table import AxisTable
 from windeye.patterns.text import parse
 from windeye.patterns.windows import Blocks, Halo, Inward, Neighborhood, Sliding, TileWindow
 
 __all__ = [
+    "Allowed",
     "AxisTable",
     "Blocks",
     "Both",
@@ -26,6 +28,7 @@ __all__ = [
     "Neighborhood",
     "Pattern",
     "Prefix",
+    "Relations",
     "Sinks",
     "Sliding",
     "TileWindow",

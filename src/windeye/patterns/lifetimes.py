@@ -119,7 +119,7 @@ class Expiry(Pattern):
     def _combined(self, other: Pattern, choice: str) -> Expiry:
         import torch
 
-        if not isinstance(other, Pattern):
+        if not isinstance(other, Pattern) or (other.tables and not isinstance(other, Expiry)):
             return NotImplemented
         if isinstance(other, Expiry):
             theirs = other.table

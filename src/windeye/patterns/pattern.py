@@ -93,8 +93,9 @@ def from_spec(spec: str, tables: Sequence[torch.Tensor] = ()) -> Pattern:
     """
     if tables:
         from windeye.patterns.lifetimes import Expiry
+        from windeye.patterns.relation import Allowed
 
-        return Expiry(*tables)
+        return {"Expiry(table)": Expiry, "Allowed(mask)": Allowed}[spec](*tables)
     return _from_spec(spec)
 
 

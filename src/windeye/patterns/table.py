@@ -127,11 +127,11 @@ class AxisTable:
         try:
             return [self.inverse()]
         except ValueError:
-            return _runs(self.mask().T)
+            return runs(self.mask().T)
 
 
-def _runs(mask: Bools) -> list[AxisTable]:
-    """Table ``r`` holds the ``r``-th run of neighbours in each row."""
+def runs(mask: Bools) -> list[AxisTable]:
+    """A dense relation as disjoint tables: table ``r`` holds the ``r``-th run of neighbours in each row."""
     edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     row, start = np.nonzero(edges == 1)
     _, stop = np.nonzero(edges == -1)

@@ -27,6 +27,9 @@ KINDS: dict[str, type[Pattern]] = {
         algebra.Either,
     )
 }
+HOLDS_TENSOR = ("Allowed", "Expiry")
+"""Patterns that no text describes."""
+
 _WORDS = {name.lower(): kind for name, kind in KINDS.items() if kind not in (algebra.Both, algebra.Either)}
 _WORDS |= {"na": windows.Neighborhood, "window": windows.Sliding}
 _FLAGS = {
@@ -53,8 +56,8 @@ def evaluate_spec(spec: str) -> Pattern:
 
 def _build(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id == "Expiry":
-            raise ValueError("Expiry holds a tensor, which text cannot give; make it in Python from its table")
+        if node.func.id in HOLDS_TENSOR:
+            raise ValueError(f"{node.func.id} holds a tensor, which text cannot give; make it in Python")
         if node.func.id not in KINDS:
             raise ValueError(f"unknown pattern {node.func.id!r}; known are {', '.join(KINDS)}")
         kind = KINDS[node.func.id]

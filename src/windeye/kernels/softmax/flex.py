@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from windeye.kernels.softmax.problem import Problem
-from windeye.patterns import Bound, Lifetimes
+from windeye.patterns import Bound, Lifetimes, Relations
 
 name = "flex"
 
@@ -54,8 +54,8 @@ def attend(
     """Compiled once per pattern and shape; the first call of a process takes seconds."""
     q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))
     bound = problem.bound
-    if isinstance(bound, Lifetimes):
-        mask = _lifetimes_mask(problem, bound, key_padding)
+    if isinstance(bound, Lifetimes | Relations):
+        mask = _data_mask(problem, bound, key_padding)
     elif key_padding is None:
         mask = _cached_mask(bound, problem.device)
     else:
@@ -99,7 +99,7 @@ def _cached_mask(bound: Bound, device: torch.device) -> Any:
     return block_mask(bound, device)
 
 
-def _lifetimes_mask(problem: Problem, bound: Lifetimes, hidden: torch.Tensor | None) -> Any:
+def _data_mask(problem: Problem, bound: Lifetimes | Relations, hidden: torch.Tensor | None) -> Any:
     """Not cached, as it depends on data; torch makes it through a dense mask of one byte per pair."""
     from torch.nn.attention.flex_attention import create_block_mask
 

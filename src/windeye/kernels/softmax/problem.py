@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from windeye.patterns import Bound, Expiry, Pattern
+from windeye.patterns import Allowed, Bound, Expiry, Pattern
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -134,19 +134,45 @@ def check_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> No
         )
 
 
-def check_lifetimes(pattern: Expiry, query: torch.Tensor, key: torch.Tensor) -> None:
+def check_pattern(pattern: Pattern, query: torch.Tensor, key: torch.Tensor) -> None:
+    """What a pattern that depends on data carries must fit the tensors; others are checked when they are bound."""
+    if isinstance(pattern, Expiry):
+        _check_lifetimes(pattern, query, key)
+    elif isinstance(pattern, Allowed):
+        _check_relations(pattern, query, key)
+
+
+def _check_relations(pattern: Allowed, query: torch.Tensor, key: torch.Tensor) -> None:
+    """A mask must fit the batch, the heads, the queries and the keys of the tensors."""
+    if query.dim() != 4:
+        raise ValueError(f"Allowed is a pattern of sequences, but query has {query.dim() - 3} grid axes")
+    queries, keys = pattern.planes.shape[-2:]
+    if (queries, keys) != (query.shape[1], key.shape[1]):
+        raise ValueError(
+            f"mask holds {queries} queries and {keys} keys but query has {query.shape[1]} and key has {key.shape[1]}"
+        )
+    _check_sharing("mask", pattern.planes, query)
+
+
+def _check_lifetimes(pattern: Expiry, query: torch.Tensor, key: torch.Tensor) -> None:
     """A table of key lifetimes must fit the batch, the heads and the keys of the tensors."""
     if query.dim() != 4:
         raise ValueError(f"Expiry is a pattern of sequences, but query has {query.dim() - 3} grid axes")
-    batch, heads, keys = pattern.planes.shape
+    keys = pattern.planes.shape[-1]
     if keys != key.shape[1]:
         raise ValueError(f"table holds {keys} keys but key has {key.shape[1]}")
+    _check_sharing("table", pattern.planes, query)
+
+
+def _check_sharing(name: str, planes: torch.Tensor, query: torch.Tensor) -> None:
+    """Planes [batch, heads, ...] may be shared by all batch entries and by groups of heads."""
+    batch, heads = planes.shape[:2]
     if batch not in (1, query.shape[0]):
-        raise ValueError(f"table has batch {batch} but query has {query.shape[0]}; it must be that or 1")
+        raise ValueError(f"{name} has batch {batch} but query has {query.shape[0]}; it must be that or 1")
     if heads == 0 or query.shape[2] % heads:
-        raise ValueError(f"table has {heads} heads, which do not divide the {query.shape[2]} heads of query")
-    if pattern.table.device != query.device:
-        raise ValueError(f"table is on {pattern.table.device} but query is on {query.device}")
+        raise ValueError(f"{name} has {heads} heads, which do not divide the {query.shape[2]} heads of query")
+    if planes.device != query.device:
+        raise ValueError(f"{name} is on {planes.device} but query is on {query.device}")
 
 
 def check_key_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> None:
@@ -156,7 +182,7 @@ def check_key_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -
     batch, keys, kv_heads, heads = key.shape[0], key.shape[1], key.shape[2], query.shape[2]
     if bias.dim() != 3 or bias.shape[0] != batch or bias.shape[2] != keys:
         raise ValueError(
-            f"with lifetimes bias must be [batch {batch}, heads, keys {keys}], one number per key, "
+            f"with Expiry and Allowed bias must be [batch {batch}, heads, keys {keys}], one number per key, "
             f"got shape {tuple(bias.shape)}"
         )
     if bias.shape[1] == 0 or bias.shape[1] % kv_heads or heads % bias.shape[1]:

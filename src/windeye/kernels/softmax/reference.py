@@ -14,7 +14,7 @@ import torch
 
 from windeye.kernels.softmax.dropout import keep_mask
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
-from windeye.patterns import Bound, Expiry, from_spec
+from windeye.patterns import Allowed, Bound, Expiry, from_spec
 from windeye.patterns.lifetimes import visible
 
 name = "reference"
@@ -72,8 +72,8 @@ def attend(
 def _allowed(problem: Problem) -> torch.Tensor:
     """Who sees whom, bool [batch or 1, heads or 1, queries, keys]."""
     pattern = problem.pattern
-    if isinstance(pattern, Expiry):
-        relations = visible(pattern.planes, problem.grid[0])
+    if isinstance(pattern, Expiry | Allowed):
+        relations = pattern.planes if isinstance(pattern, Allowed) else visible(pattern.planes, problem.grid[0])
         return relations.repeat_interleave(problem.heads // relations.shape[1], dim=1)
     return torch.ops.windeye.mask(pattern.spec, list(problem.grid), list(problem.grid_kv), problem.device)[None, None]
 
@@ -81,7 +81,7 @@ def _allowed(problem: Problem) -> torch.Tensor:
 def _dense_bias(problem: Problem, bias: torch.Tensor) -> torch.Tensor:
     """A number per key as [batch, heads, 1, keys]; or the relative table spread out to [heads, queries, keys], where
     pairs without an offset in the table get zero."""
-    if isinstance(problem.pattern, Expiry):
+    if problem.pattern.tables:
         return bias.repeat_interleave(problem.heads // bias.shape[1], dim=1)[:, :, None]
     bound = problem.bound
     check_reach(bound, bias.shape[1:])

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from windeye.kernels.softmax import cpu, flex, natten, reference
+from windeye.kernels.softmax import cpu, flex, natten, reference, sdpa
 from windeye.kernels.softmax.problem import Problem
 
 
@@ -29,9 +29,14 @@ class Backend(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
-BACKENDS: dict[str, Backend] = {"cpu": cpu, "natten": natten, "flex": flex, "reference": reference}
+BACKENDS: dict[str, Backend] = {
+    "cpu": cpu, "natten": natten, "sdpa": sdpa, "flex": flex, "reference": reference
+}  # fmt: skip
 
-AUTO: dict[str, tuple[str, ...]] = {"cpu": ("cpu", "reference"), "cuda": ("natten", "flex", "reference")}
+AUTO: dict[str, tuple[str, ...]] = {
+    "cpu": ("cpu", "sdpa", "reference"),
+    "cuda": ("natten", "sdpa", "flex", "reference"),
+}
 """What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels take their place. On
 CPUs flex runs only by name: it compiles for seconds and is no faster than dense attention (docs/performance.md)."""
 
