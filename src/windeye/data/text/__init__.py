@@ -1,5 +1,7 @@
 """Byte-level texts, split into train and test by contiguous stretches, as windows of any length; BPE on request.
 
+Conversations keep who said what: `render` and `label_tokens` label every character and token.
+
 >>> from windeye.data.text import Text, corpus
 >>> windows = Text.split(corpus("pydoc"), held_out=0.05, stretches=10).windows(256)
 >>> windows.sample(32, seed=0).tokens.shape
@@ -7,7 +9,26 @@ torch.Size([32, 256])
 """
 
 from windeye.data.text.bpe import decode, encode, load_bpe, train_bpe
+from windeye.data.text.conversation import Labelled, RoleTags, chat_template, label_tokens, render
 from windeye.data.text.corpora import CORPORA, corpus
+from windeye.data.text.indicator import INDICATOR, add_indicator, mark
 from windeye.data.text.windows import Text, Windows
 
-__all__ = ["CORPORA", "Text", "Windows", "corpus", "decode", "encode", "load_bpe", "train_bpe"]
+__all__ = [
+    "CORPORA",
+    "INDICATOR",
+    "Labelled",
+    "RoleTags",
+    "Text",
+    "Windows",
+    "add_indicator",
+    "chat_template",
+    "corpus",
+    "decode",
+    "encode",
+    "label_tokens",
+    "load_bpe",
+    "mark",
+    "render",
+    "train_bpe",
+]
