@@ -4,7 +4,29 @@ from importlib import import_module
 from types import ModuleType
 
 from windeye.kernels.recurrence import decay
-from windeye.ops import associative_memory, attend, explain, linear_attention, merge, topw_expiry, topw_mask
+from windeye.ops import (
+    ColumnMean,
+    ColumnSum,
+    DistanceMass,
+    Entropy,
+    FutureInfluence,
+    MaxWeight,
+    MeanDistance,
+    Participation,
+    RowMass,
+    SinkMass,
+    SpanMass,
+    TopKeys,
+    WindowedDistance,
+    associative_memory,
+    attend,
+    explain,
+    linear_attention,
+    merge,
+    statistics,
+    topw_expiry,
+    topw_mask,
+)
 from windeye.patterns import (
     Allowed,
     Blocks,
@@ -28,28 +50,42 @@ __all__ = [
     "Allowed",
     "Blocks",
     "Causal",
+    "ColumnMean",
+    "ColumnSum",
+    "DistanceMass",
     "Documents",
+    "Entropy",
     "Expiry",
     "Full",
+    "FutureInfluence",
     "Halo",
     "Inward",
+    "MaxWeight",
+    "MeanDistance",
     "Neighborhood",
+    "Participation",
     "Pattern",
     "Prefix",
+    "RowMass",
+    "SinkMass",
     "Sinks",
     "Sliding",
+    "SpanMass",
     "TileWindow",
+    "TopKeys",
+    "WindowedDistance",
     "associative_memory",
     "attend",
     "decay",
     "explain",
     "linear_attention",
     "merge",
+    "statistics",
     "topw_expiry",
     "topw_mask",
 ]
 
-_ON_DEMAND = ("compat", "data", "hf", "memory", "models", "nn", "tiling", "train")
+_ON_DEMAND = ("compat", "data", "hf", "memory", "models", "nn", "sites", "tiling", "train")
 """Subpackages that `import windeye` leaves alone until they are asked for."""
 
 

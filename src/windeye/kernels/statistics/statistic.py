@@ -1,0 +1,331 @@
+"""The statistics: each is a definition on rows of the map, and says what a kernel needs to know to stream it.
+
+``A[t, s]`` is the weight that query ``t`` gives to key ``s``, before dropout. Positions count along the keys; the last
+query stands at the last key unless the relation says otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from windeye.kernels.statistics.relation import Runs
+
+if TYPE_CHECKING:
+    from windeye.kernels.statistics.scores import Scores
+    from windeye.kernels.statistics.slab import RowSlab
+
+
+class Statistic(ABC):
+    """A number, or several, about each row or each column of every head's map."""
+
+    @abstractmethod
+    def of_rows(self, slab: RowSlab) -> Tensor:
+        """Its value for some rows: [batch, heads, rows, ...] of rows, [batch, heads, keys] of columns, to be added."""
+
+    def check(self, scores: Scores) -> None:  # noqa: B027 - most fit everything
+        """Refuse scores that this cannot be taken of.
+
+        Raises:
+            ValueError: names the argument and the values.
+        """
+
+
+class RowStatistic(Statistic):
+    """A value per query and head: [batch, queries, heads], or with more axes behind."""
+
+
+class ColumnStatistic(Statistic):
+    """A value per key and head: [batch, keys, heads], a sum over queries divided by how many there are to sum."""
+
+    lags: tuple[int, int | None] = (-(2**30), None)
+    """Distances ``t - s`` that are summed; None: without end."""
+
+    @abstractmethod
+    def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"]:
+        """How many queries may be summed per key; batch and heads are 1 where all are alike."""
+
+
+class DistanceStatistic(RowStatistic):
+    """``sum_s A[t, s] phi(t - s)``: a function of the distance alone."""
+
+    @abstractmethod
+    def phi(self, distance: Int[Tensor, ...]) -> Tensor:
+        """The function, elementwise."""
+
+    @property
+    def band(self) -> tuple[int, int] | None:
+        """Distances outside of which ``phi`` is constant on either side; None where there are none."""
+        return None
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
+        return (slab.weights * self.phi(slab.distance)).sum(dim=-1)
+
+
+class KeyStatistic(RowStatistic):
+    """``sum_s A[t, s] phi(s)``: functions of the key alone, which an attention with other values computes."""
+
+    several = True
+    """Whether the value has an axis of features behind; a single feature is squeezed out where not."""
+
+    @abstractmethod
+    def features(self, scores: Scores) -> Float[Tensor, "batch keys features"]:
+        """The functions; batch is 1 where all entries are alike."""
+
+    def of_rows(self, slab: RowSlab) -> Tensor:
+        value = slab.weights @ self.features(slab.scores).to(slab.weights.dtype)[:, None]
+        return value if self.several else value[..., 0]
+
+
+@dataclass(frozen=True)
+class Entropy(RowStatistic):
+    """``- sum_s A log A`` in nats: 0 where one key takes all, ``log n`` where n keys share alike."""
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
+        return -(slab.weights * slab.log_weights).sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class Participation(RowStatistic):
+    """``sum_s A^2``; its inverse is the effective number of keys."""
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
+        return slab.weights.square().sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class MaxWeight(RowStatistic):
+    """``max_s A``."""
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
+        return slab.weights.amax(dim=-1)
+
+
+@dataclass(frozen=True)
+class TopKeys(RowStatistic):
+    """The ``count`` heaviest keys of each query, heaviest first: [batch, queries, heads, count, 2] of key and weight.
+
+    Places beyond the keys that a query sees hold key -1 and weight 0.
+    """
+
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least("count", self.count, 1)
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows count 2"]:
+        weight, key = slab.weights.topk(min(self.count, slab.weights.shape[-1]), dim=-1)
+        key = key.masked_fill(~slab.seen.gather(-1, key), -1)
+        short = self.count - key.shape[-1]
+        if short:
+            key = torch.nn.functional.pad(key, (0, short), value=-1)
+            weight = torch.nn.functional.pad(weight, (0, short))
+        return torch.stack((key.to(weight.dtype), weight), dim=-1)
+
+
+@dataclass(frozen=True)
+class RowMass(RowStatistic):
+    """``sum_s A``: 1, or less where a learned sink takes a share; 0 where nothing is seen."""
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
+        return slab.weights.sum(dim=-1)
+
+
+@dataclass(frozen=True)
+class MeanDistance(DistanceStatistic):
+    """``sum_s A |t - s|``, in tokens: how far a query looks."""
+
+    def phi(self, distance: Int[Tensor, ...]) -> Tensor:
+        return distance.abs()
+
+
+@dataclass(frozen=True)
+class WindowedDistance(DistanceStatistic):
+    """``sum_s A min(|t - s|, window)``, in [0, window]: small where the neighbours are enough.
+
+    Averaged over local heads it is the windowed average attention distance, WAAD (preplan-anchor spec, mechanism 3).
+    """
+
+    window: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least("window", self.window, 1)
+
+    def phi(self, distance: Int[Tensor, ...]) -> Tensor:
+        return distance.abs().clamp(max=self.window)
+
+    @property
+    def band(self) -> tuple[int, int]:
+        return -self.window, self.window
+
+
+@dataclass(frozen=True)
+class DistanceMass(DistanceStatistic):
+    """``sum_s A [low <= t - s <= high]``: the weight on keys so many tokens back (negative: ahead).
+
+    ``(0, 0)`` is the token itself, ``(1, 1)`` the one before, ``(0, w - 1)`` a local window; on a text that repeats
+    every ``p`` tokens, ``(p, p)`` is the same token and ``(p - 1, p - 1)`` the one that followed it.
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.high < self.low:
+            raise ValueError(f"high {self.high} must not be below low {self.low}")
+
+    def phi(self, distance: Int[Tensor, ...]) -> Tensor:
+        return (distance >= self.low) & (distance <= self.high)
+
+    @property
+    def band(self) -> tuple[int, int]:
+        return self.low - 1, self.high + 1
+
+
+@dataclass(frozen=True)
+class SinkMass(KeyStatistic):
+    """The weight on the first ``count`` keys of each sequence, padding not counted."""
+
+    count: int = 1
+    several = False
+
+    def __post_init__(self) -> None:
+        _at_least("count", self.count, 1)
+
+    def features(self, scores: Scores) -> Float[Tensor, "batch keys 1"]:
+        seen = seen_at_all(scores)
+        return (seen & (seen.long().cumsum(dim=-1) <= self.count))[..., None].to(scores.wide)
+
+
+@dataclass(frozen=True, eq=False)
+class SpanMass(KeyStatistic):
+    """The weight on each of several sets of keys: [batch, queries, heads, spans], or without the last axis for one.
+
+    Args:
+        spans: True for the keys of a set, [batch, spans, keys] or [batch, keys]; batch may be 1.
+    """
+
+    spans: Bool[Tensor, "batch spans keys"] | Bool[Tensor, "batch keys"]
+
+    def __post_init__(self) -> None:
+        if self.spans.dtype != torch.bool or self.spans.dim() not in (2, 3):
+            raise TypeError(
+                f"spans must be bool [batch, spans, keys] or [batch, keys], got {self.spans.dtype} "
+                f"of shape {tuple(self.spans.shape)}"
+            )
+
+    @property
+    def several(self) -> bool:  # type: ignore[override]
+        return self.spans.dim() == 3
+
+    def check(self, scores: Scores) -> None:
+        batch, keys = self.spans.shape[0], self.spans.shape[-1]
+        if keys != scores.relation.keys or batch not in (1, scores.batch):
+            raise ValueError(
+                f"spans are of batch {batch} and {keys} keys; the attention has batch {scores.batch} "
+                f"and {scores.relation.keys} keys"
+            )
+
+    def features(self, scores: Scores) -> Float[Tensor, "batch keys spans"]:
+        spans = self.spans if self.several else self.spans[:, None]
+        return spans.transpose(1, 2).to(scores.query.device, scores.wide)
+
+
+@dataclass(frozen=True)
+class ColumnSum(ColumnStatistic):
+    """``sum_t A[t, s]``: the attention that a key receives."""
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
+        weights = slab.weights if slab.counted is None else slab.weights * slab.counted
+        return weights.sum(dim=2)
+
+    def counts(self, scores: Scores) -> Int[Tensor, "1 keys 1"]:
+        """1: the sum itself."""
+        return torch.ones(1, scores.relation.keys, 1, dtype=torch.long, device=scores.query.device)
+
+
+@dataclass(frozen=True)
+class ColumnMean(ColumnSum):
+    """``sum_t A[t, s]`` over the number of queries that see the key; 0 where none does."""
+
+    def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"]:
+        """Queries that count and see the key."""
+        relation = scores.relation
+        if isinstance(relation, Runs):
+            return relation.seen_by(scores.rows)[..., None]
+        seen = relation.visible(slice(0, relation.queries))
+        if scores.rows is not None:
+            seen = seen & scores.rows[:, None, :, None]
+        return seen.sum(dim=2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class FutureInfluence(ColumnStatistic):
+    """Mean of ``A[t, s]`` over the queries ``low <= t - s <= high`` that there are and that count; 0 without any.
+
+    Averaged over global heads it is the future attention influence, FAI (preplan-anchor spec, mechanism 4).
+    ``high`` None goes to the end.
+    """
+
+    low: int = 10
+    high: int | None = 100
+
+    def __post_init__(self) -> None:
+        _at_least("low", self.low, 0)
+        if self.high is not None and self.high < self.low:
+            raise ValueError(f"high {self.high} must not be below low {self.low}")
+
+    @property
+    def lags(self) -> tuple[int, int | None]:  # type: ignore[override]
+        return self.low, self.high
+
+    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
+        far = slab.distance >= self.low
+        if self.high is not None:
+            far &= slab.distance <= self.high
+        weights = slab.weights * far
+        return (weights if slab.counted is None else weights * slab.counted).sum(dim=2)
+
+    def counts(self, scores: Scores) -> Int[Tensor, "batch keys 1"]:
+        """Queries that count and stand within the horizon, whether they see the key or not."""
+        relation = scores.relation
+        counted = torch.ones(1, relation.queries, dtype=torch.long) if scores.rows is None else scores.rows.long()
+        before = torch.nn.functional.pad(counted.to(scores.query.device).cumsum(dim=-1), (1, 0))
+        key = torch.arange(relation.keys, device=before.device) - relation.offset
+        high = relation.queries + relation.keys if self.high is None else self.high
+        first, last = ((key + reach).clamp(0, relation.queries) for reach in (self.low, high + 1))
+        return (before[:, last] - before[:, first])[..., None]
+
+
+NAMED: dict[str, type[Statistic]] = {
+    "column_mean": ColumnMean,
+    "column_sum": ColumnSum,
+    "entropy": Entropy,
+    "future_influence": FutureInfluence,
+    "max_weight": MaxWeight,
+    "mean_distance": MeanDistance,
+    "participation": Participation,
+    "row_mass": RowMass,
+    "sink_mass": SinkMass,
+    "windowed_distance": WindowedDistance,
+}
+"""Statistics that need no arguments, by name."""
+
+
+def seen_at_all(scores: Scores) -> Bool[Tensor, "batch keys"]:
+    """Keys that some query sees, of any head."""
+    if isinstance(scores.relation, Runs):
+        return scores.relation.seen_by(None) > 0
+    return scores.relation.visible(slice(0, scores.relation.queries)).any(dim=2).any(dim=1)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
