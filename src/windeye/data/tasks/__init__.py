@@ -8,6 +8,7 @@ torch.Size([32, 64])
 from windeye.data.sequences import IGNORED, Epochs, Fresh, Sequences
 from windeye.data.tasks.colored_objects import ColoredObjects
 from windeye.data.tasks.contrast import Contrast, ContrastBatch, single_tokens, tokenize
+from windeye.data.tasks.haystack import Fact, Haystack
 from windeye.data.tasks.ioi import IOI
 from windeye.data.tasks.mqar import MQAR, STANDARD_TEST, STANDARD_TRAIN
 from windeye.data.tasks.needle import Needle
@@ -23,7 +24,9 @@ __all__ = [
     "Contrast",
     "ContrastBatch",
     "Epochs",
+    "Fact",
     "Fresh",
+    "Haystack",
     "Needle",
     "Passkey",
     "Sequences",

@@ -193,7 +193,7 @@ class Labelled:
     def responses(self) -> Bool[Tensor, "answers tokens"]:
         """A row per answer, in order: which tokens are its text."""
         answer = self.of("assistant")
-        return answer & (self.turn == self.turn[answer].unique()[:, None])
+        return answer & (self.turn == torch.unique(self.turn[answer])[:, None])
 
 
 def label_tokens(rendered: Rendered, tokenizer: Any) -> Labelled:
