@@ -7,10 +7,13 @@
 torch.Size([2, 30])
 """
 
+from windeye.train.credit.rhythm import HeadTypes, Rhythm, middle_layers, rhythm, type_heads
 from windeye.train.credit.rules import Sign, boosted, coupled_rhythm, credited, global_anchor, jumps, local_chunk, top
 from windeye.train.credit.trainers import for_openrlhf, for_roll, for_trl, for_verl
 
 __all__ = [
+    "HeadTypes",
+    "Rhythm",
     "Sign",
     "boosted",
     "coupled_rhythm",
@@ -22,5 +25,8 @@ __all__ = [
     "global_anchor",
     "jumps",
     "local_chunk",
+    "middle_layers",
+    "rhythm",
     "top",
+    "type_heads",
 ]
