@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from windeye.memory import KeyValueState, State
 from windeye.nn.mixer import SequenceMixer, check_count, check_divides, expect, positions
 from windeye.nn.rotary import rotate
-from windeye.ops import attend
+from windeye.nn.sited import sited
 from windeye.patterns import Causal, Sliding
 
 
@@ -41,6 +43,8 @@ class CausalAttention(SequenceMixer):
         >>> state.key.shape
         torch.Size([2, 7, 4, 8])
     """
+
+    attention_site = True
 
     def __init__(
         self,
@@ -86,14 +90,18 @@ class CausalAttention(SequenceMixer):
             extra = (extra_key, extra_value)
         if past is None:
             # Padding stands on the right, where no real query looks.
-            out = attend(query, key, value, self.pattern, extra_kv=extra)
+            out = sited(self, query, key, value, self.pattern, extra_kv=extra)
             after = KeyValueState.empty(key, value, self.window).append(key, value, lengths)
         else:
             seen = past.followed_by(key, value)
-            if x.shape[1] == 1 and extra is None:
-                out = _last(query, seen.key, seen.value, seen.hidden)
-            else:
-                out = attend(query, seen.key, seen.value, self.pattern, key_padding=seen.hidden, extra_kv=extra)
+            hidden, start = seen.hidden, seen.seen - seen.key.shape[1]
+            run = (
+                partial(_last, hidden=hidden, scale=self.head_dim**-0.5) if x.shape[1] == 1 and extra is None else None
+            )
+            out = sited(
+                self, query, seen.key, seen.value, self.pattern, key_padding=hidden, extra_kv=extra, key_start=start,
+                run=run,
+            )  # fmt: skip
             after = seen.settled(key.shape[1], lengths)
         return self.out_proj(out.flatten(-2)), after
 
@@ -130,11 +138,12 @@ def _last(
     key: Float[Tensor, "batch keys kv_heads head_dim"],
     value: Float[Tensor, "batch keys kv_heads head_dim"],
     hidden: Bool[Tensor, "batch keys"],
+    scale: float,
 ) -> Float[Tensor, "batch 1 heads head_dim"]:
     """Attention of one token, which sees all that is not hidden. It would leave the lanes of our kernel idle and need a
     plan of its own at every length; torch's is faster."""
     sharing = query.reshape(query.shape[0], key.shape[2], -1, query.shape[-1])  # heads that share keys, as if tokens
     out = F.scaled_dot_product_attention(
-        sharing, key.transpose(1, 2), value.transpose(1, 2), attn_mask=~hidden[:, None, None]
+        sharing, key.transpose(1, 2), value.transpose(1, 2), attn_mask=~hidden[:, None, None], scale=scale
     )
-    return out.reshape(query.shape)
+    return out.reshape(*query.shape[:-1], value.shape[-1])

@@ -56,8 +56,8 @@ def run(scores: Scores, stats: Mapping[str, Statistic], route: str = "auto") -> 
     """The values of all statistics, those of one route computed together."""
     values = sums(scores, stats, route)
     for name, stat in stats.items():
-        if isinstance(stat, ColumnStatistic):
-            values[name] = values[name] / stat.counts(scores).clamp(min=1)
+        if isinstance(stat, ColumnStatistic) and (counts := stat.counts(scores)) is not None:
+            values[name] = values[name] / counts.clamp(min=1)
     return values
 
 

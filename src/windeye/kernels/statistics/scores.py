@@ -76,6 +76,10 @@ class Scores:
         query = torch.arange(rows.start, rows.stop, device=self.query.device) + self.relation.offset
         return query[:, None] - torch.arange(self.relation.keys, device=self.query.device)
 
+    def counting(self, rows: Bool[Tensor, "batch queries"] | None) -> Scores:
+        """The same scores, of which only these queries count in columns."""
+        return self if rows is None else replace(self, rows=rows)
+
     def detached(self) -> Scores:
         """The same numbers without a graph."""
         plain = {

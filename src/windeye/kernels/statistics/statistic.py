@@ -46,9 +46,11 @@ class ColumnStatistic(Statistic):
     lags: tuple[int, int | None] = (-(2**30), None)
     """Distances ``t - s`` that are summed; None: without end."""
 
-    @abstractmethod
-    def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"]:
-        """How many queries may be summed per key; batch and heads are 1 where all are alike."""
+    def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"] | None:
+        """What to divide by: how many queries may be summed per key, batch and heads 1 where all are alike. None where
+        the sum itself is the value."""
+        del scores
+        return None
 
 
 class DistanceStatistic(RowStatistic):
@@ -243,10 +245,6 @@ class ColumnSum(ColumnStatistic):
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
         weights = slab.weights if slab.counted is None else slab.weights * slab.counted
         return weights.sum(dim=2)
-
-    def counts(self, scores: Scores) -> Int[Tensor, "1 keys 1"]:
-        """1: the sum itself."""
-        return torch.ones(1, scores.relation.keys, 1, dtype=torch.long, device=scores.query.device)
 
 
 @dataclass(frozen=True)

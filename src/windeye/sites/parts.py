@@ -1,0 +1,116 @@
+"""Where the parts of a model are: its attention calls in order, and the modules around each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+ATTENTION = ("self_attn", "attn", "attention", "self_attention", "mixer")
+FEED_FORWARD = ("mlp", "feed_forward", "ffn", "channel_mixer")
+BEFORE_FEED_FORWARD = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "channel_norm")
+"""Names of a block's parts in known architectures; the input of such a norm is the residual stream amid the block."""
+FINAL_NORM = ("norm", "ln_f", "final_layernorm", "final_layer_norm")
+EMBEDDING = ("embed_tokens", "wte", "embedding", "word_embeddings")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One attention call of a forward pass. Parts that a model lacks, or that are not known, are None."""
+
+    host: nn.Module
+    """The module that calls attention."""
+    block: nn.Module | None = None
+    mixer: nn.Module | None = None
+    """The module whose output is added to the residual stream."""
+    feed_forward: nn.Module | None = None
+    middle: nn.Module | None = None
+    """The module that reads the residual stream between attention and feed-forward."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a model. Layers that share their weights are listed as often as they run."""
+
+    root: nn.Module
+    layers: tuple[Layer, ...]
+    heads: int | None = None
+    embedding: nn.Module | None = None
+    final_norm: nn.Module | None = None
+    head: nn.Module | None = None
+    """The map to logits; None where it is the embedding."""
+
+    def calls_of(self, module: nn.Module) -> list[int]:
+        """The layers that a host is, in the order in which it runs."""
+        return [number for number, layer in enumerate(self.layers) if layer.host is module]
+
+
+KNOWN: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
+"""Of models whose attention was made reachable from outside."""
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """The parts of a model whose attention calls come through `windeye.sites`.
+
+    Raises:
+        ValueError: no attention of this model can be reached.
+    """
+    if (known := KNOWN.get(model)) is not None:
+        return known
+    hosts = [name for name, module in model.named_modules() if getattr(module, "attention_site", False)]
+    if not hosts:
+        raise ValueError(
+            f"no attention of {type(model).__name__} can be reached: it has no layer of windeye that computes softmax "
+            "attention. A model of transformers is made reachable by windeye.hf.attach(model)"
+        )
+    return assemble(model, hosts)
+
+
+def assemble(model: nn.Module, hosts: Sequence[str], repeats: int = 1, heads: int | None = None) -> Parts:
+    """The parts of a model from the names of the modules that call attention, in order.
+
+    Args:
+        repeats: how often the sequence of hosts runs in a forward pass, where layers share weights.
+        heads: query heads of a layer, for error messages.
+    """
+    layers = tuple(_layer(model, name) for name in hosts)
+    if heads is None:
+        heads = getattr(layers[0].host, "heads", None)
+    return Parts(model, layers * repeats, heads, _first(model, EMBEDDING), _final_norm(model, hosts), _output_of(model))
+
+
+def _layer(model: nn.Module, name: str) -> Layer:
+    host = model.get_submodule(name)
+    path = name.split(".")
+    # The innermost numbered ancestor is the block: blocks stand in lists.
+    depth = next((d for d in range(len(path), 0, -1) if path[d - 1].isdigit()), 0)
+    if depth == 0:
+        return Layer(host)
+    block = model.get_submodule(".".join(path[:depth]))
+    within = path[depth] if len(path) > depth else ""
+    mixer = getattr(block, within) if within in ATTENTION and len(path) == depth + 1 else None
+    return Layer(host, block, mixer, _child(block, FEED_FORWARD), _child(block, BEFORE_FEED_FORWARD))
+
+
+def _child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    found = (getattr(module, name, None) for name in names)
+    return next((child for child in found if isinstance(child, nn.Module)), None)
+
+
+def _first(model: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    by_name = {name.rsplit(".", 1)[-1]: module for name, module in reversed(list(model.named_modules())) if name}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _final_norm(model: nn.Module, hosts: Sequence[str]) -> nn.Module | None:
+    """The norm beside the list of blocks."""
+    path = hosts[0].split(".")
+    depth = next((d for d in range(len(path)) if path[d].isdigit()), 0)
+    return _child(model.get_submodule(".".join(path[: max(0, depth - 1)])), FINAL_NORM)
+
+
+def _output_of(model: nn.Module) -> nn.Module | None:
+    head = getattr(model, "lm_head", None) or getattr(model, "head", None)
+    return head if isinstance(head, nn.Module) else None
