@@ -13,6 +13,7 @@ from windeye.data.tasks.ioi import IOI
 from windeye.data.tasks.mqar import MQAR, STANDARD_TEST, STANDARD_TRAIN
 from windeye.data.tasks.needle import Needle
 from windeye.data.tasks.passkey import Passkey
+from windeye.data.tasks.plan_then_fill import PlanThenFill
 
 __all__ = [
     "IGNORED",
@@ -29,6 +30,7 @@ __all__ = [
     "Haystack",
     "Needle",
     "Passkey",
+    "PlanThenFill",
     "Sequences",
     "single_tokens",
     "tokenize",
