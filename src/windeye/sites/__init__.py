@@ -1,12 +1,14 @@
 """Attention in any model, watched, recorded and steered where it is called; no forward is copied."""
 
 from windeye.sites.call import AttentionCall, attention
+from windeye.sites.context import allocation, context_scores, emphasis
 from windeye.sites.edits import Add, Edit, Hide, KeyBias, Patch, Rescore, Scale, ScoreBoost, Set, SetAttention
 from windeye.sites.parts import Parts, parts_of
 from windeye.sites.places import Keys, Where
 from windeye.sites.record import Recording, record
 from windeye.sites.session import SITES
 from windeye.sites.steer import Steering, steer
+from windeye.sites.until import until
 from windeye.sites.watch import Watch, watch
 
 __all__ = [
@@ -28,9 +30,13 @@ __all__ = [
     "Steering",
     "Watch",
     "Where",
+    "allocation",
     "attention",
+    "context_scores",
+    "emphasis",
     "parts_of",
     "record",
     "steer",
+    "until",
     "watch",
 ]
