@@ -3,6 +3,7 @@
 from windeye.patterns.algebra import Both, Either
 from windeye.patterns.bound import Bound, Grid
 from windeye.patterns.lifetimes import Expiry, Lifetimes
+from windeye.patterns.linkage import graph_horizon, tree_horizon
 from windeye.patterns.pattern import Pattern, from_spec
 from windeye.patterns.relation import Allowed, Relations
 from windeye.patterns.sequence import Causal, Documents, Full, Prefix, Sinks
@@ -33,5 +34,7 @@ __all__ = [
     "Sliding",
     "TileWindow",
     "from_spec",
+    "graph_horizon",
     "parse",
+    "tree_horizon",
 ]
