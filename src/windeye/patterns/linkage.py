@@ -25,8 +25,8 @@ def tree_horizon(
     """Causal attention in which two node tokens see each other only within ``hops`` on their tree.
 
     Token ``i`` sees ``j`` iff ``j <= i``, and if both are nodes ``distance(i, j) <= hops``; a bidirectional horizon
-    also shows nodes within reach that come later. Every token sees itself. Whatever is no node of the tree (text, padding, a
-    node that is named once more) is plainly causal. ``hops=0`` shows a node no other node, ``hops=1`` parents and
+    also shows nodes within reach that come later. Every token sees itself. What is no node of the tree (text, padding,
+    a node that is named once more) is plainly causal. ``hops=0`` shows a node no other node, ``hops=1`` parents and
     children, ``hops=2`` siblings and grandparents, too; from twice the depth on it shows everything in reach.
 
     Args:
