@@ -1,4 +1,5 @@
-"""The Hugging Face adapter: our decoders as models of transformers, with everything that `generate` does.
+"""The Hugging Face adapter: our decoders as models of transformers, with everything that `generate` does, and models
+of transformers whose attention is watched, steered or replaced.
 
 Importing it makes ``AutoConfig`` and ``AutoModelForCausalLM`` know the model type ``windeye``.
 """
@@ -8,8 +9,9 @@ try:
 except ImportError as error:
     raise ImportError("windeye.hf needs transformers: pip install 'windeye[hf]'") from error
 
+from windeye.hf.attach import Handle, attach
 from windeye.hf.cache import StateCache
 from windeye.hf.config import WindeyeConfig
 from windeye.hf.decoder import WindeyeForCausalLM
 
-__all__ = ["StateCache", "WindeyeConfig", "WindeyeForCausalLM"]
+__all__ = ["Handle", "StateCache", "WindeyeConfig", "WindeyeForCausalLM", "attach"]

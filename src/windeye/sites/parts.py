@@ -68,17 +68,13 @@ def parts_of(model: nn.Module) -> Parts:
     return assemble(model, hosts)
 
 
-def assemble(model: nn.Module, hosts: Sequence[str], repeats: int = 1, heads: int | None = None) -> Parts:
-    """The parts of a model from the names of the modules that call attention, in order.
-
-    Args:
-        repeats: how often the sequence of hosts runs in a forward pass, where layers share weights.
-        heads: query heads of a layer, for error messages.
-    """
+def assemble(model: nn.Module, hosts: Sequence[str], heads: int | None = None) -> Parts:
+    """The parts of a model from the names of the modules that call attention, as often and in the order in which they
+    run; ``heads`` are the query heads of a layer."""
     layers = tuple(_layer(model, name) for name in hosts)
     if heads is None:
         heads = getattr(layers[0].host, "heads", None)
-    return Parts(model, layers * repeats, heads, _first(model, EMBEDDING), _final_norm(model, hosts), _output_of(model))
+    return Parts(model, layers, heads, _first(model, EMBEDDING), _final_norm(model, hosts), _output_of(model))
 
 
 def _layer(model: nn.Module, name: str) -> Layer:

@@ -193,5 +193,5 @@ def _past(kwargs: dict[str, Any]) -> int | Tensor:
     if (state := kwargs.get("state")) is not None:
         seen: Tensor = state.seen
         return seen
-    cache = kwargs.get("past_key_values")
+    cache = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
     return int(cache.get_seq_length()) if cache is not None else 0
