@@ -12,6 +12,7 @@ from windeye.nn.neighborhood import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from windeye.nn.node_tokens import NodeTokens
 from windeye.nn.norms import SimpleRMSNorm
 from windeye.nn.rotary import LearnedRotary
 from windeye.nn.taylor import TaylorLinearAttention
@@ -32,6 +33,7 @@ __all__ = [
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
     "NeuralMemory",
+    "NodeTokens",
     "ProductConvolution",
     "SequenceMixer",
     "SimpleRMSNorm",

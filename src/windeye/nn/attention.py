@@ -13,7 +13,7 @@ from windeye.memory import KeyValueState, State
 from windeye.nn.mixer import SequenceMixer, check_count, check_divides, expect, positions
 from windeye.nn.rotary import rotate
 from windeye.nn.sited import sited
-from windeye.patterns import Causal, Sliding
+from windeye.patterns import Causal, Pattern, Sliding
 
 
 class CausalAttention(SequenceMixer):
@@ -66,7 +66,7 @@ class CausalAttention(SequenceMixer):
         if rotary_base is not None and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, got {self.head_dim}; use rotary_base=None")
         self.rotary_base = rotary_base
-        self.pattern = Causal() if window is None else Sliding(window)
+        self.pattern: Pattern = Causal() if window is None else Sliding(window)
         self.qkv_proj = nn.Linear(dim, (heads + 2 * self.kv_heads) * self.head_dim, bias=bias)
         self.out_proj = nn.Linear(dim, dim, bias=bias)
 
