@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -118,10 +119,10 @@ class TestIOI:
         assert ids[places["io"]] == io
         assert ids[places["s1"]] == ids[places["s2"]] == s
         assert places["after_s1"] == places["s1"] + 1
-        assert places["end"] == len(ids) - 1
-        changed = (batch.clean != batch.twin)[0].nonzero().flatten().tolist()
+        assert batch.end.tolist() == [len(ids) - 1]
+        changed = (batch.clean != batch.corrupt)[0].nonzero().flatten().tolist()
         assert changed == [places["s2"]]
-        assert batch.twin[0, places["s2"]] == io
+        assert batch.corrupt[0, places["s2"]] == io
 
     def test_each_row_has_its_own_end(self):
         prompts = [IOIPrompt(t, "BABA", "Amy", "Mark", "Paul", "store", "ring") for t in (0, 1, 4)]
@@ -200,12 +201,42 @@ class TestColoredObjects:
         assert batch.clean.shape == (200, 62)
         expected = {"colour0": 41, "colour1": 45, "colour2": 50, "object0": 42, "object1": 46, "object2": 51}
         for name, place in (expected | {"shot": 30, "queried": 57, "end": 61}).items():
-            assert set(batch.places[name].tolist()) == {place}, name
+            assert set(batch.at(name).flatten().tolist()) == {place}, name
 
     def test_a_twin_differs_in_the_thing_that_is_asked_for(self, smollm2):
         batch = tokenize([p.contrast() for p in whole(smollm2).sample(20, seed=1)], smollm2)
-        for clean, twin, place in zip(batch.clean, batch.twin, batch.places["queried"], strict=True):
+        for clean, twin, place in zip(batch.clean, batch.corrupt, batch.places["queried"], strict=True):
             assert (clean != twin).nonzero().flatten().tolist() == [int(place)]
+
+
+class TestBatches:
+    CLEAN = torch.tensor([[1, 2, 3], [4, 5, 0]])
+    ANSWERS = torch.tensor([[8, 9], [9, 8]])
+
+    def test_places_come_by_name_or_as_they_are_given(self):
+        batch = ContrastBatch(self.CLEAN, self.CLEAN, self.ANSWERS, torch.tensor([2, 1]), {"s": torch.tensor([0, 1])})
+        assert batch.at("s").tolist() == [[0], [1]]
+        assert batch.at("all").tolist() == [[0, 1, 2], [0, 1, 2]]
+        assert batch.at(torch.tensor([[2, 0], [1, 1]])).tolist() == [[2, 0], [1, 1]]
+        assert batch.rows(slice(1, 2)).at("end").tolist() == [[1]]
+
+    def test_without_ends_prompts_are_as_long_as_the_batch(self):
+        assert ContrastBatch(self.CLEAN, self.CLEAN, self.ANSWERS).end.tolist() == [2, 2]
+
+    def test_errors_say_what_would_be_valid(self):
+        with pytest.raises(ValueError, match=r"of the same shape, got \(2, 3\) and \(2, 2\)"):
+            ContrastBatch(self.CLEAN, self.CLEAN[:, :2], self.ANSWERS)
+        with pytest.raises(ValueError, match=r"answers must be \[batch 2, 2\], got \(1, 2\)"):
+            ContrastBatch(self.CLEAN, self.CLEAN, self.ANSWERS[:1])
+        with pytest.raises(ValueError, match=r"end must be \[batch 2\] in 0 .. 2, got \[2, 3\]"):
+            ContrastBatch(self.CLEAN, self.CLEAN, self.ANSWERS, torch.tensor([2, 3]))
+        batch = ContrastBatch(self.CLEAN, self.CLEAN, self.ANSWERS, torch.tensor([2, 1]))
+        with pytest.raises(ValueError, match="places must be one of all, end, or a tensor, got 's1'"):
+            batch.at("s1")
+        with pytest.raises(IndexError, match="place 2 of prompt 1: its tokens are 0 to 1"):
+            batch.at(torch.tensor([[2], [2]]))
+        with pytest.raises(ValueError, match=r"places must be \[batch 2, places\], got \(2,\)"):
+            batch.at(torch.tensor([2, 1]))
 
 
 class TestTokens:

@@ -38,22 +38,75 @@ class Contrast:
     chars: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ContrastBatch:
-    """Contrasts as tokens, padded on the right.
+    """Clean and corrupted prompts as tokens, padded on the right.
 
-    ``clean`` and ``twin`` are the two sides; ``answers`` holds the tokens of answer and distractor; ``end`` is the
-    place of each prompt's own last token, at which the answer is read; ``places`` are those of the named words.
+    Args:
+        clean, corrupt: the two sides, token by token at the same places.
+        answers: the tokens of answer and distractor.
+        end: the place of each prompt's own last token, at which the answer is read; None: the last column.
+        places: where named words stand.
+
+    Raises:
+        ValueError: shapes that do not fit, or an end that lies outside; names them.
+
+    Example:
+        >>> clean, corrupt = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([[1, 7, 3], [4, 6, 0]])
+        >>> batch = ContrastBatch(clean, corrupt, torch.tensor([[8, 9], [9, 8]]), end=torch.tensor([2, 1]))
+        >>> len(batch), batch.at("end").tolist()
+        (2, [[2], [1]])
     """
 
     clean: Int64[Tensor, "batch n"]
-    twin: Int64[Tensor, "batch n"]
+    corrupt: Int64[Tensor, "batch n"]
     answers: Int64[Tensor, "batch 2"]
-    end: Int64[Tensor, " batch"]
-    places: dict[str, Int64[Tensor, " batch"]]
+    end: Int64[Tensor, " batch"] = field(default=None)  # type: ignore[assignment]
+    places: dict[str, Int64[Tensor, " batch"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.clean.dim() != 2 or self.clean.shape != self.corrupt.shape:
+            raise ValueError(
+                f"clean and corrupt must be [batch, tokens] of the same shape, got {tuple(self.clean.shape)} and "
+                f"{tuple(self.corrupt.shape)}"
+            )
+        batch, n = self.clean.shape
+        if self.answers.shape != (batch, 2):
+            raise ValueError(f"answers must be [batch {batch}, 2], got {tuple(self.answers.shape)}")
+        if self.end is None:
+            object.__setattr__(self, "end", torch.full((batch,), n - 1, device=self.clean.device))
+        if self.end.shape != (batch,) or (batch and not bool(((self.end >= 0) & (self.end < n)).all())):
+            raise ValueError(f"end must be [batch {batch}] in 0 .. {n - 1}, got {self.end.tolist()}")
 
     def __len__(self) -> int:
-        return len(self.end)
+        return len(self.clean)
+
+    def at(self, places: str | Int64[Tensor, "batch places"]) -> Int64[Tensor, "batch places"]:
+        """Places by name ("end", "all", or one of ``places``), or as they are given.
+
+        Raises:
+            ValueError: an unknown name or a wrong shape. IndexError: a place behind a prompt's end; names the prompt.
+        """
+        batch, n = self.clean.shape
+        if isinstance(places, str):
+            if places == "all":
+                return torch.arange(n, device=self.clean.device).expand(batch, -1)
+            if places != "end" and places not in self.places:
+                named = ", ".join(sorted({"all", "end", *self.places}))
+                raise ValueError(f"places must be one of {named}, or a tensor, got {places!r}")
+            return (self.end if places == "end" else self.places[places])[:, None]
+        if places.dim() != 2 or len(places) != batch:
+            raise ValueError(f"places must be [batch {batch}, places], got {tuple(places.shape)}")
+        for prompt, (row, end) in enumerate(zip(places.tolist(), self.end.tolist(), strict=True)):
+            for place in row:
+                if not 0 <= place <= end:
+                    raise IndexError(f"place {place} of prompt {prompt}: its tokens are 0 to {end}")
+        return places
+
+    def rows(self, chosen: slice) -> ContrastBatch:
+        """Some of the prompts."""
+        places = {name: found[chosen] for name, found in self.places.items()}
+        return ContrastBatch(self.clean[chosen], self.corrupt[chosen], self.answers[chosen], self.end[chosen], places)
 
 
 def single_tokens(words: Iterable[str], tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -113,10 +166,10 @@ def tokenize(contrasts: Sequence[Contrast], tokenizer: Tokenizer) -> ContrastBat
     names = places[0].keys()
     return ContrastBatch(
         clean=_padded(rows),
-        twin=_padded(twins),
+        corrupt=_padded(twins),
         answers=torch.tensor(answers),
         end=end,
-        places={name: torch.tensor([found[name] for found in places]) for name in names} | {"end": end},
+        places={name: torch.tensor([found[name] for found in places]) for name in names},
     )
 
 
