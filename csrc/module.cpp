@@ -195,6 +195,7 @@ void topw_expiry(int64_t score, bool wide, int64_t hidden, int64_t expiry, int64
 
 void register_associative(nb::module_ &m);
 void register_recurrence(nb::module_ &m);
+void register_statistics(nb::module_ &m);
 
 NB_MODULE(_cpu, m) {
     m.def("instruction_sets", [] {
@@ -223,4 +224,5 @@ NB_MODULE(_cpu, m) {
         .def("backward", &Call::backward);
     register_associative(m);
     register_recurrence(m);
+    register_statistics(m);
 }
