@@ -1,6 +1,8 @@
 """Tiny random models of several families, with maps that are far from even."""
 
+import pytest
 import torch
+import transformers
 from transformers import (
     AlbertConfig,
     AlbertModel,
@@ -111,7 +113,12 @@ ENCODERS = {
 }
 
 
+NEWER = transformers.__version__.startswith("4.") and "encoders look their attention up since transformers 5"
+
+
 def build(family, attention="sdpa"):
+    if family in ENCODERS and NEWER:
+        pytest.skip(NEWER)
     torch.manual_seed(0)
     model = (DECODERS | ENCODERS)[family]()
     for name, parameter in model.named_parameters():

@@ -3,6 +3,7 @@
 from windeye.sites.call import AttentionCall, attention
 from windeye.sites.context import allocation, context_scores, emphasis
 from windeye.sites.edits import Add, Edit, Hide, KeyBias, Patch, Rescore, Scale, ScoreBoost, Set, SetAttention
+from windeye.sites.files import edits_from_json, edits_to_json
 from windeye.sites.parts import Parts, parts_of
 from windeye.sites.places import Keys, Where
 from windeye.sites.record import Recording, record
@@ -32,6 +33,8 @@ __all__ = [
     "Where",
     "allocation",
     "attention",
+    "edits_from_json",
+    "edits_to_json",
     "context_scores",
     "emphasis",
     "parts_of",

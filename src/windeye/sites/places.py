@@ -148,7 +148,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Keys):
         return {"ranges": [[list(r) for r in ranges] for ranges in value.ranges], "outside": value.outside}
     if isinstance(value, Mapping):
-        return {str(layer): list(heads) for layer, heads in value.items()}
+        return {str(key): list(entry) if isinstance(entry, tuple) else entry for key, entry in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
