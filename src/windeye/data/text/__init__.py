@@ -13,7 +13,7 @@ from windeye.data.text.conversation import Labelled, RoleTags, chat_template, la
 from windeye.data.text.corpora import CORPORA, corpus
 from windeye.data.text.dialogue_files import holds_answer, read_conversations, read_questions
 from windeye.data.text.indicator import INDICATOR, add_indicator, mark
-from windeye.data.text.labelled import LabelledTexts, labelled, read_labelled
+from windeye.data.text.labels import LabelledTexts, labelled, read_labelled
 from windeye.data.text.windows import Text, Windows
 from windeye.data.text.words import Vocabulary, rows_of, words_of
 
@@ -36,7 +36,9 @@ __all__ = [
     "labelled",
     "load_bpe",
     "mark",
+    "read_conversations",
     "read_labelled",
+    "read_questions",
     "render",
     "rows_of",
     "train_bpe",
