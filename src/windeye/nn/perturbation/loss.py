@@ -99,10 +99,8 @@ def gradient_at(scores: Float[Tensor, "batch *axes"], loss: Float[Tensor, ""]) -
         ValueError: there is no graph between the two.
     """
     if not scores.requires_grad:
-        hint = (
-            "call this outside torch.no_grad()" if not torch.is_grad_enabled() else "scores.requires_grad_() makes it"
-        )
-        raise ValueError(f"scores are not part of a graph, so the loss has no gradient there; {hint}")
+        remedy = "make them with requires_grad" if torch.is_grad_enabled() else "do not train under torch.no_grad()"
+        raise ValueError(f"scores are not part of a graph, so the loss has no gradient there; {remedy}")
     # A loss without a graph at all is, for the caller, the same mistake as one whose graph misses the scores.
     found = torch.autograd.grad(loss, scores, retain_graph=True, allow_unused=True) if loss.requires_grad else (None,)
     if found[0] is None:

@@ -53,7 +53,7 @@ class Random(Rule):
     """``r = radius n / |n|`` with ``n ~ N(0, 1)`` from torch's generator: knows nothing of the loss (Attention RP).
 
     Example:
-        >>> Random(2.0).step(torch.zeros(3, 5), None).norm(dim=1)
+        >>> Random(2.0).step(torch.zeros(3, 5), None).norm(dim=1).round(decimals=4)
         tensor([2., 2., 2.])
     """
 
