@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from windeye.data import assets
-from windeye.data.tasks import IOI, ColoredObjects, Contrast, ioi, single_tokens, tokenize
+from windeye.data.tasks import IOI, ColoredObjects, Contrast, ContrastBatch, ioi, single_tokens, tokenize
 from windeye.data.tasks import colored_objects as cobj
 from windeye.data.tasks.colored_objects import ColoredObjectsPrompt, Scene
 from windeye.data.tasks.contrast import token_at

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from windeye.data.tasks import ContrastBatch
 from windeye.sites.anatomy import Anatomy, Input, Projection, Streams, anatomy, evaluating, hooked, run_streams
+from windeye.sites.effects import Effects
 
 Mlps = Literal["free", "frozen"]
 Route = Literal["closed", "two-pass"]
@@ -74,30 +75,17 @@ class Receivers:
                 raise IndexError(f"receiver layer {layer}, head {head}: {self.input} heads are 0 to {most - 1}")
 
 
-@dataclass(frozen=True)
-class PathEffects:
-    """Effects of all heads on one receiver.
+@dataclass(frozen=True, eq=False)
+class PathEffects(Effects):
+    """Effects of all heads on one receiver; none for heads that cannot reach it, and for the receivers themselves.
 
     Args:
-        effect: by sender; 0 for heads that cannot reach the receiver and for the receivers themselves.
-        patched: the logit difference of every prompt under every sender, in the same places.
-        clean, corrupt: that of the two runs.
         receivers: whose input was patched.
         mlps: whether MLPs between sender and receiver recomputed; part of what an effect means.
     """
 
-    effect: Float[Tensor, "layers heads"]
-    patched: Float[Tensor, "layers heads batch"]
-    clean: Float[Tensor, " batch"]
-    corrupt: Float[Tensor, " batch"]
     receivers: Receivers | Literal["logits"]
     mlps: Mlps
-
-    def top(self, count: int) -> tuple[tuple[int, int], ...]:
-        """The heads of largest effect in absolute value, the largest first."""
-        heads = self.effect.shape[1]
-        order = self.effect.abs().flatten().argsort(descending=True, stable=True)[:count].tolist()
-        return tuple(divmod(place, heads) for place in order)
 
 
 def path_patching(
@@ -159,17 +147,7 @@ def path_patching(
         clean, corrupt = (run_streams(parts, ids, at, prompts.end) for ids in (prompts.clean, prompts.corrupt))
         before, after = (parts.difference(run.final, prompts.answers) for run in (clean, corrupt))
         patched = _Sweep(parts, prompts, at, clean, corrupt, receivers, mlps, chunk).run(route)
-    gap = (after.double().mean() - before.double().mean()).item()
-    if gap == 0:
-        raise ValueError("clean and corrupt have the same mean logit difference, effects are shares of its change")
-    return PathEffects(
-        effect=(patched.double().mean(-1) - before.double().mean()) / gap,
-        patched=patched,
-        clean=before,
-        corrupt=after,
-        receivers=receivers,
-        mlps=mlps,
-    )
+    return PathEffects(patched, before, after, receivers, mlps)
 
 
 @dataclass(frozen=True)
