@@ -203,3 +203,94 @@ def test_wrong_calls_say_what_would_be_right(options, message):
 def test_wrong_statistics_are_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+ROUTED = {
+    "fused": {"mass": "row_mass", "sink": windeye.SinkMass(2), "spans": None},
+    "band": {
+        "waad": windeye.WindowedDistance(3), "previous": windeye.DistanceMass(1, 1),
+        "ahead": windeye.DistanceMass(-3, 0), "fai": windeye.FutureInfluence(2, 6),
+        "next": windeye.FutureInfluence(0, 0),
+    },
+    "cpu": {
+        "H": "entropy", "p": "participation", "waad": windeye.WindowedDistance(3), "far": "mean_distance",
+        "fai": windeye.FutureInfluence(2, 6), "got": "column_sum", "top": windeye.TopKeys(3), "spans": None,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("route", "pattern"),
+    [
+        (route, pattern)
+        for route in ROUTED
+        for pattern in (Causal(), Full(), Sliding(5), Sliding(3) | Sinks(2))
+        if route != "fused" or pattern in (Causal(), Full())
+    ],
+    ids=str,
+)
+def test_routes_agree(route, pattern, dtype, monkeypatch):
+    monkeypatch.setattr("windeye.kernels.statistics.band.TILE", 7)
+    query, key, _, _ = problem(pattern, 37, 37, 4)
+    query, key = query.to(dtype), key.to(dtype)
+    spans = windeye.SpanMass(torch.rand(2, 9, 37, generator=torch.Generator().manual_seed(0)) < 0.5)
+    stats = {name: spans if stat is None else stat for name, stat in ROUTED[route].items()}
+    rows = torch.rand(2, 37, generator=torch.Generator().manual_seed(1)) < 0.5
+    one = windeye.statistics(query, key, stats, pattern, rows=rows, route=route)
+    truth = windeye.statistics(query.double(), key.double(), stats, pattern, rows=rows, route="slab")
+    for name in stats:
+        torch.testing.assert_close(one[name].double(), truth[name], rtol=2e-5, atol=2e-6)
+
+
+def test_the_fused_route_is_differentiable():
+    query, key, _, _ = problem(Causal(), 6, 6, 4)
+    leaves = [query.requires_grad_(), key.requires_grad_()]
+    spans = windeye.SpanMass(torch.rand(2, 2, 6) < 0.5)
+    stats = {"spans": spans}
+    assert torch.autograd.gradcheck(lambda q, k: windeye.statistics(q, k, stats, route="fused")["spans"], leaves)
+
+
+@pytest.mark.parametrize(
+    ("route", "stat", "options", "message"),
+    [
+        ("fused", "entropy", {}, "only sums of functions of the key"),
+        ("fused", "sink_mass", {"pattern": Sliding(3)}, "a mask would be quadratic"),
+        ("fused", "sink_mass", {"softcap": 3.0}, "logits are capped"),
+        ("band", "column_sum", {}, "it needs more than the entries near the diagonal"),
+        ("band", windeye.FutureInfluence(0, 5000), {}, "wider than 1024"),
+        ("band", "windowed_distance", {"sink_logits": torch.zeros(4)}, "the rest of a row is not one minus the band"),
+    ],
+)
+def test_routes_say_why_they_cannot(route, stat, options, message):
+    query, key, _, _ = problem(Causal(), 9, 9, 0)
+    with pytest.raises(ValueError, match=f'route "{route}" cannot take.*{message}'):
+        windeye.statistics(query, key, {"x": stat}, route=route, **options)
+
+
+@pytest.mark.parametrize("kind", ["kl", "js"])
+def test_divergence_of_two_passes(kind, monkeypatch):
+    monkeypatch.setattr(slab, "BYTES", 2 * 4 * 9 * 8 * 2)
+    query, key, hidden, mask = problem(Causal(), 7, 9, 0, padding="left")
+    other_query, other_key, _, _ = problem(Causal(), 7, 9, 1)
+    value = windeye.divergence((query, key), (other_query, other_key), kind=kind, key_padding=hidden)
+    one, other = (oracle.weights(q, k, mask, scale=8**-0.5) for q, k in ((query, key), (other_query, other_key)))
+
+    def kl(p, q):
+        return torch.where(p > 0, p * (p / q).log(), 0.0).sum(-1).transpose(1, 2)
+
+    middle = (one + other) / 2
+    truth = kl(one, other) if kind == "kl" else (kl(one, middle) + kl(other, middle)) / 2
+    torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-12)
+    same = windeye.divergence((query, key), (query, key), kind=kind, key_padding=hidden)
+    torch.testing.assert_close(same, torch.zeros_like(same))
+    leaves = [t[:1].clone().requires_grad_() for t in (query, key, other_query, other_key)]
+    assert torch.autograd.gradcheck(lambda a, b, c, d: windeye.divergence((a, b), (c, d), kind=kind), leaves)
+
+
+def test_divergences_that_cannot_be_taken():
+    query, key, _, _ = problem(Causal(), 5, 5, 0)
+    with pytest.raises(ValueError, match='kind must be "kl" or "js", got \'l2\''):
+        windeye.divergence((query, key), (query, key), kind="l2")
+    with pytest.raises(ValueError, match="the passes differ in shape"):
+        windeye.divergence((query, key), (query[:, :4], key))

@@ -21,7 +21,7 @@ from windeye.kernels.statistics.statistic import (
 from windeye.ops.associative import MemoryDiverged, associative_memory, associative_recall
 from windeye.ops.linear import linear_attention
 from windeye.ops.softmax import Explanation, attend, explain, merge
-from windeye.ops.statistics import statistics
+from windeye.ops.statistics import divergence, statistics
 
 __all__ = [
     "ColumnMean",
@@ -43,6 +43,7 @@ __all__ = [
     "associative_memory",
     "associative_recall",
     "attend",
+    "divergence",
     "explain",
     "linear_attention",
     "merge",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from windeye.kernels.softmax.problem import check_key_padding, check_pattern, check_tensors
-from windeye.kernels.statistics import planner
+from windeye.kernels.statistics import pair, planner
 from windeye.kernels.statistics.relation import LiveKeys, Masked, Relation, Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import NAMED, Statistic
@@ -47,8 +48,9 @@ def statistics(
         bias: added to the logits; axes may be 1. A bias per key, as ALiBi's, has 1 query.
         key_padding: True hides a key from every query.
         rows: queries that count in columns; default all. Rows of the others are computed as well.
-        route: "auto", or one route for all: "slab" (a few whole rows at a time, everything, differentiable), "cpu"
-            (the compiled pass).
+        route: "auto" takes for each statistic the first that can: "cpu" (the compiled passes), "fused" (torch's
+            attention with functions of the key as values; differentiable), "band" (tiles along the diagonal), "slab"
+            (a few whole rows at a time; everything, differentiable). A name takes that one for all.
 
     Returns:
         By name: row statistics [batch, queries, heads], some with more axes behind; column statistics
@@ -78,6 +80,49 @@ def statistics(
     )  # fmt: skip
     check_scores(scores)
     return planner.run(scores, named(stats), route)
+
+
+def divergence(
+    first: tuple[Float[Tensor, "batch *grid heads head_dim"], Float[Tensor, "batch *grid_kv kv_heads head_dim"]],
+    second: tuple[Tensor, Tensor],
+    pattern: Pattern = _PAST,
+    *,
+    kind: Literal["kl", "js"] = "js",
+    scale: float | None = None,
+    key_padding: Bool[Tensor, "batch *grid_kv"] | None = None,
+) -> Float[Tensor, "batch queries heads"]:
+    """How far each query's weights in one pass are from those in another, in nats.
+
+    ``kl = sum_s A log(A / B)``; ``js`` is the mean of both against ``(A + B) / 2``, between 0 and ``log 2``. Rows of
+    both maps are made a few at a time; differentiable.
+
+    Args:
+        first, second: query and key of each pass, of the same shapes.
+        pattern, scale, key_padding: as of `statistics`, for both.
+        kind: "kl", which is not symmetric, or "js".
+
+    Raises:
+        ValueError, TypeError: shapes do not fit, or there is no such kind.
+
+    Example:
+        >>> import torch, windeye
+        >>> q, k = torch.randn(2, 1, 8, 2, 4).unbind(0)
+        >>> windeye.divergence((q, k), (2 * q, k)).shape
+        torch.Size([1, 8, 2])
+    """
+    if kind not in ("kl", "js"):
+        raise ValueError(f'kind must be "kl" or "js", got {kind!r}')
+    for query, key in (first, second):
+        check_tensors(query, key, key)
+    shapes = [(tuple(query.shape), tuple(key.shape)) for query, key in (first, second)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"the passes differ in shape: query and key are {shapes[0]} and {shapes[1]}")
+    if key_padding is not None:
+        check_key_padding(key_padding, first[1])
+    relation = relation_of(pattern, *first, key_padding)
+    scale = first[0].shape[-1] ** -0.5 if scale is None else float(scale)
+    passes = [Scores(query.flatten(1, -3), key.flatten(1, -3), relation, scale) for query, key in (first, second)]
+    return pair.divergence(passes[0], passes[1], kind)
 
 
 def relation_of(pattern: Pattern, query: Tensor, key: Tensor, key_padding: Tensor | None = None) -> Relation:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from windeye.kernels.statistics import cpu, slab
+from windeye.kernels.statistics import band, cpu, fused, slab
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import ColumnStatistic, Statistic
 
@@ -28,7 +28,7 @@ class _Slab:
     run = staticmethod(slab.run)
 
 
-ROUTES: dict[str, Route] = {"cpu": cpu, "slab": _Slab()}
+ROUTES: dict[str, Route] = {"cpu": cpu, "fused": fused, "band": band, "slab": _Slab()}
 """In the order in which "auto" tries them; the last runs everything."""
 
 
