@@ -7,7 +7,7 @@ from functools import partial
 from windeye.compare.pieces import Pieces
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.llm_graphs import judgement, pictures
-from windeye.papers.llm_graphs.baselines import baselines
+from windeye.papers.llm_graphs.baselines import without_reading
 from windeye.papers.llm_graphs.examples import Task
 from windeye.papers.llm_graphs.judgement import FAR, NEAR, READ, TOLERANCE
 from windeye.papers.llm_graphs.plan import ARMS, PLANS
@@ -64,7 +64,7 @@ def experiment(run: Run) -> Evidence:
         for seed in run.seeds:
             tasks = {name: Task.of(graph, plan, seed) for name, graph in graphs.items()}
             for name, task in tasks.items():
-                learn = partial(baselines, task, plan, seed)
+                learn = partial(without_reading, task, plan, seed)
                 known[name, seed] = pieces.do(f"{name}, baselines, seed {seed}", learn, 0.5)
             for name, horizon in arms:
                 work = partial(train, tasks[name], plan, horizon, seed, run.device)

@@ -17,7 +17,7 @@ from windeye.papers.llm_graphs.plan import Plan
 MAJORITY, TEXT, HOPS = "majority class", "MLP on the text", "MLP on mean texts by hop"
 
 
-def baselines(task: Task, plan: Plan, seed: int, tell: Tell = silent) -> dict[str, float]:
+def without_reading(task: Task, plan: Plan, seed: int, tell: Tell = silent) -> dict[str, float]:
     """Held-out accuracy of each: the most frequent class of training, a network of one hidden layer on the words of the
     centre, and one that also gets the mean words of the first and of the second hop."""
     labels = task.graph.labels
