@@ -219,10 +219,11 @@ def test_steering_is_the_same_step_by_step():
     ],
     ids=lambda edit: edit.kind,
 )
-def test_edits_that_change_nothing_change_hardly_a_bit(edit):
+def test_edits_that_change_nothing_change_not_a_bit(edit):
     model, tokens = small(), ids()
+    plain = model(tokens)
     with steer(model, [edit]):
-        close(model(tokens), model(tokens))
+        assert torch.equal(model(tokens), plain)
 
 
 def test_without_sessions_and_after_them_everything_is_bit_equal():
@@ -320,3 +321,21 @@ def test_wrong_use_of_sessions_says_what_is_wrong():
         model(tokens[:, :4])
     with steer(model, [Patch("z", recording)]), pytest.raises(ValueError, match="the recording has 4 tokens"):
         model(tokens)
+
+
+def test_layers_on_grids_are_sites():
+    torch.manual_seed(0)
+    layer = windeye.nn.NeighborhoodAttention2d(16, num_heads=2, kernel_size=3).double()
+    x = torch.randn(2, 4, 5, 16, dtype=torch.float64)
+    plain = layer(x)
+    with watch(layer, ["entropy"]) as seen, record(layer, ["q", "k", "z"]) as kept:
+        assert torch.equal(layer(x), plain)
+    mask = layer.pattern.bind((4, 5)).mask()
+    logits = torch.einsum("bqhd,bkhd->bhqk", kept["q", 0], kept["k", 0]) * layer.head_dim**-0.5
+    maps = torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=-1)
+    close(seen["entropy", 0], torch.special.entr(maps).sum(-1).transpose(1, 2))
+    with steer(layer, [Scale("z", 0.0)]):
+        close(layer(x), layer.proj.bias.expand_as(x))
+    with_table = windeye.nn.NeighborhoodAttention2d(16, num_heads=2, kernel_size=3, bias_table=True).double()
+    with watch(with_table, ["entropy"]), pytest.raises(ValueError, match="adds a bias table"):
+        with_table(x)

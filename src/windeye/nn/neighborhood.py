@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from windeye.ops import attend
+from windeye.nn.sited import sited
 from windeye.patterns import Neighborhood
 from windeye.patterns.pattern import Axes, is_int, per_axis
 from windeye.patterns.windows import WHOLE_AXIS
@@ -24,6 +24,7 @@ BIAS_STD = 0.02
 class _NeighborhoodAttention(nn.Module):
     """``proj(attend(qkv(x), Neighborhood(...)))``; the three public classes fix the number of grid axes."""
 
+    attention_site = True
     rank: ClassVar[int]
     rpb: nn.Parameter | None
 
@@ -117,7 +118,8 @@ class _NeighborhoodAttention(nn.Module):
         grid = x.shape[1:-1]
         x = self._padded(x)
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(-3)
-        out = attend(
+        out = sited(
+            self,
             query,
             key,
             value,

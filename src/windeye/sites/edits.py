@@ -50,12 +50,17 @@ class ScoreChange(Edit):
         del call
         return None
 
+    def changes_nothing(self, call: AttentionCall) -> bool:
+        """Whether logits stay what they are: then the model's own pass runs, and not a bit changes."""
+        del call
+        return False
+
     def on(self, call: AttentionCall, layer: int) -> RowEdit | None:
         """The change in one call; None where it touches no query there."""
         batch, _, heads, _ = call.shape
         chosen = self.where.heads_of(layer, heads)
         rows = self.where.rows_of(call.query_positions(), batch)
-        if not bool(rows.any()) or not chosen:
+        if not bool(rows.any()) or not chosen or self.changes_nothing(call):
             return None
         of_heads = torch.zeros(heads, dtype=torch.bool, device=rows.device)
         of_heads[list(chosen)] = True
@@ -93,6 +98,9 @@ class KeyBias(ScoreChange):
     def additive(self, call: AttentionCall) -> Float[Tensor, "batch keys"]:
         return _columns(self.keys, call)[:, 0, 0].to(call.query.dtype) * self.amount
 
+    def changes_nothing(self, call: AttentionCall) -> bool:
+        return self.amount == 0 or not bool(_columns(self.keys, call).any())
+
 
 @dataclass(frozen=True)
 class ScoreBoost(ScoreChange):
@@ -110,6 +118,9 @@ class ScoreBoost(ScoreChange):
 
         return boosted
 
+    def changes_nothing(self, call: AttentionCall) -> bool:
+        return self.factor == 0 or not bool(_columns(self.keys, call).any())
+
 
 @dataclass(frozen=True)
 class Hide(ScoreChange):
@@ -121,6 +132,9 @@ class Hide(ScoreChange):
     def change(self, call: AttentionCall) -> Change:
         columns = _columns(self.keys, call)
         return lambda logits: logits.masked_fill(columns, -torch.inf)
+
+    def changes_nothing(self, call: AttentionCall) -> bool:
+        return not bool(_columns(self.keys, call).any())
 
 
 @dataclass(frozen=True)
