@@ -125,6 +125,23 @@ def test_trees_equal_the_official_ones():
         assert list(spelled) == list(official[str(centre)])
 
 
+def official_trees(name):
+    with np.load(GOLDEN) as file:
+        spelled = json.loads(str(file[f"output.tree_{name}"][0]))
+    return [
+        NeighbourTree(int(centre), tuple(map(int, lists)), tuple(map(tuple, lists.values())))
+        for centre, lists in spelled.items()
+    ]
+
+
+def test_the_official_draw_of_one_is_one_of_ours_and_that_of_two_keeps_what_ours_keeps():
+    for plain, one, two in zip(*map(official_trees, ("plain", "I", "II")), strict=True):
+        assert one in [PERTURBATIONS["I"](plain, (), seeded(seed)) for seed in range(60)]
+        assert two.hop1 == plain.hop1
+        assert Counter(two.nodes) == Counter(plain.nodes)
+        assert [len(children) for children in two.hop2] == [len(children) for children in plain.hop2]
+
+
 @given(graphs(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 99))
 @settings(deadline=None, derandomize=True)
 def test_a_sampled_tree_is_a_part_of_the_whole_one(made, first, second, seed):

@@ -105,21 +105,21 @@ class Attention(TypedDict):
 @torch.no_grad()
 def attention_of(reader: Reader, examples: Examples, horizon: int) -> Attention:
     """Read a reader's attention on some prompts through a horizon."""
-    rows = examples.prompts.to(next(reader.parameters()).device)
-    prompts = unpacked(rows)
+    device = next(reader.parameters()).device
+    prompts, there = unpacked(examples.prompts), unpacked(examples.prompts.to(device))
     places = tree_places(prompts)
     n = prompts.ids.shape[1]
     real = torch.arange(n) < prompts.lengths[:, None]
     columns = (places[:, :, None] == torch.arange(n)) & (places >= 0)[:, :, None]
     with reader.reading_with(horizon):
-        pattern = reader.pattern(prompts)
+        pattern = reader.pattern(there)
     stats = {"nodes": SpanMass(columns), "received": ColumnMean()}
     with through(reader.model, pattern), watch(reader.model, stats, rows=real) as seen:
-        reader.model.hidden(prompts.ids)
-    weights = seen["nodes"].mean(dim=(0, 3)).double()
-    received = seen["received"].mean(dim=(0, 3))
-    mask = pattern.bind((n,)).mask()
-    allowed = (mask if mask.dim() == 2 else mask[:, 0]).expand(len(rows), n, n)
+        reader.model.hidden(there.ids)
+    weights = seen["nodes"].mean(dim=(0, 3)).double().cpu()
+    received = seen["received"].mean(dim=(0, 3)).cpu()
+    mask = pattern.bind((n,)).mask().cpu()
+    allowed = (mask if mask.dim() == 2 else mask[:, 0]).expand(len(prompts), n, n)
     return _summary(prompts, places, weights, received, allowed, real)
 
 
