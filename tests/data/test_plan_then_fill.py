@@ -62,23 +62,28 @@ def test_every_chunk_starts_from_the_value_of_its_key_and_rises_by_its_operation
 
 
 @given(tasks(), st.integers(0, 3))
-def test_targets_are_the_next_tokens(task, seed):
-    for made in (task.sample(2, seed=seed), task.pairs(2, seed=seed)):
-        assert made.tokens.shape == (2, task.length)
-        assert torch.equal(made.targets[:, :-1], made.tokens[:, 1:])
-        assert bool((made.targets[:, -1] == IGNORED).all())
-        assert 0 <= int(made.tokens.min()) <= int(made.tokens.max()) < task.vocabulary
+def test_targets_of_texts_are_the_next_tokens(task, seed):
+    made = task.sample(2, seed=seed)
+    assert made.tokens.shape == (2, task.length)
+    assert torch.equal(made.targets[:, :-1], made.tokens[:, 1:])
+    assert bool((made.targets[:, -1] == IGNORED).all())
+    assert 0 <= int(made.tokens.min()) <= int(made.tokens.max()) < task.vocabulary
 
 
-@given(tasks(), st.integers(0, 3))
-def test_lists_keep_the_value_of_a_key(task, seed):
-    for row in task.pairs(3, seed=seed).tokens.tolist():
-        values: dict[int, int] = {}
-        for key, value in zip(row[::2], row[1::2], strict=False):
-            assert MODULUS <= key < MODULUS + task.keys
-            assert 0 <= value < MODULUS
-            assert values.setdefault(key, value) == value
-        assert len(values) <= task.definitions
+@given(tasks(), st.integers(2, 4), st.integers(0, 3))
+def test_lists_ask_for_values_that_they_have_told(task, rounds, seed):
+    made = task.pairs(3, rounds=rounds, seed=seed)
+    for tokens, targets in zip(made.tokens.tolist(), made.targets.tolist(), strict=True):
+        pairs = list(zip(tokens[::2], tokens[1::2], strict=True))
+        told = dict(pairs[: task.definitions])
+        assert len(told) == task.definitions
+        assert all(MODULUS <= key < MODULUS + task.keys and 0 <= value < MODULUS for key, value in pairs)
+        for turn in range(rounds):
+            assert dict(pairs[turn * task.definitions :][: task.definitions]) == told
+        asked = [IGNORED] * (2 * task.definitions)
+        for key, _ in pairs[task.definitions :]:
+            asked += [told[key], IGNORED]
+        assert targets == asked
 
 
 def test_a_seed_is_a_stream_and_train_and_test_are_distinct():

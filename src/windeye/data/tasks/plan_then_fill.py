@@ -70,7 +70,7 @@ class PlanThenFill:
         (True, True)
     """
 
-    keys: int = 16
+    keys: int = 6
     definitions: int = 6
     chunks: int = 9
     operations: int = 4
@@ -139,18 +139,25 @@ class PlanThenFill:
         roles = torch.where(defines[..., None], place, Role.OPERATION + place).clamp(max=Role.NUMBER)
         return Marked(tokens[kept].view(examples, -1), roles[kept].view(examples, -1))
 
-    def pairs(self, examples: int, *, seed: int, split: Split = "train") -> Sequences:
-        """Lists of the same length in which a few pairs of key and value come again and again in random order.
+    def pairs(self, examples: int, *, rounds: int = 4, seed: int, split: Split = "train") -> Sequences:
+        """Lists of pairs of key and value, ``definitions`` of them, all of which come again in every round.
 
-        They teach looking up without the rest of the task.
+        Each round is in another random order; from the second on the values are targets, and nothing else is. They
+        teach looking up without the rest of the task.
+
+        Raises:
+            ValueError, TypeError: fewer than two rounds, and as `sample`.
         """
         check_integer("examples", examples, 0)
+        check_integer("rounds", rounds, 2)
         generator = generator_for(seed, split, "plan-then-fill pairs")
         names = distinct(examples, self.definitions, self.keys, generator)
         values = torch.randint(MODULUS, (examples, self.definitions), generator=generator)
-        which = torch.randint(self.definitions, (examples, -(-self.length // 2)), generator=generator)
-        both = torch.stack((MODULUS + names.gather(1, which), values.gather(1, which)), dim=-1)
-        return _shifted(both.flatten(1)[:, : self.length])
+        which = torch.cat([shuffled(examples, self.definitions, generator) for _ in range(rounds)], dim=1)
+        tokens = torch.stack((MODULUS + names.gather(1, which), values.gather(1, which)), dim=-1).flatten(1)
+        tokens, targets = _shifted(tokens)
+        known = torch.arange(tokens.shape[1])
+        return Sequences(tokens, targets.masked_fill((known < 2 * self.definitions) | (known % 2 == 1), IGNORED))
 
     def right(self, tokens: Int64[Tensor, "rows chunk"], key: Tensor, value: Tensor) -> Tensor:
         """Whether a row is a whole chunk whose numbers are those of its operation and key.
