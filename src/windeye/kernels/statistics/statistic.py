@@ -86,7 +86,14 @@ class KeyStatistic(RowStatistic):
 
 @dataclass(frozen=True)
 class Entropy(RowStatistic):
-    """``- sum_s A log A`` in nats: 0 where one key takes all, ``log n`` where n keys share alike."""
+    """``- sum_s A log A`` in nats: 0 where one key takes all, ``log n`` where n keys share alike.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"H": Entropy()})["H"][0, :, 0].exp().round().tolist()
+        [1.0, 2.0, 3.0, 4.0]
+    """
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
         return -(slab.weights * slab.log_weights).sum(dim=-1)
@@ -94,7 +101,14 @@ class Entropy(RowStatistic):
 
 @dataclass(frozen=True)
 class Participation(RowStatistic):
-    """``sum_s A^2``; its inverse is the effective number of keys."""
+    """``sum_s A^2``; its inverse is the effective number of keys.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"p": Participation()})["p"][0, :, 0].double().round(decimals=2).tolist()[::3]
+        [1.0, 0.25]
+    """
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
         return slab.weights.square().sum(dim=-1)
@@ -102,7 +116,14 @@ class Participation(RowStatistic):
 
 @dataclass(frozen=True)
 class MaxWeight(RowStatistic):
-    """``max_s A``."""
+    """``max_s A``.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"m": MaxWeight()})["m"][0, :, 0].double().round(decimals=2).tolist()[::3]
+        [1.0, 0.25]
+    """
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
         return slab.weights.amax(dim=-1)
@@ -113,6 +134,12 @@ class TopKeys(RowStatistic):
     """The ``count`` heaviest keys of each query, heaviest first: [batch, queries, heads, count, 2] of key and weight.
 
     Places beyond the keys that a query sees hold key -1 and weight 0.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.eye(3)[None, :, None]  # a query likes itself best
+        >>> windeye.statistics(9 * q, q, {"top": TopKeys()})["top"][0, :, 0, 0, 0].tolist()
+        [0.0, 1.0, 2.0]
     """
 
     count: int = 1
@@ -132,7 +159,16 @@ class TopKeys(RowStatistic):
 
 @dataclass(frozen=True)
 class RowMass(RowStatistic):
-    """``sum_s A``: 1, or less where a learned sink takes a share; 0 where nothing is seen."""
+    """``sum_s A``: 1, or less where a learned sink takes a share; 0 where nothing is seen.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> sink = torch.tensor([3.0]).log()  # weighs as much as three keys
+        >>> mass = windeye.statistics(q, q, {"m": RowMass()}, sink_logits=sink)["m"][0, :, 0]
+        >>> [round(float(m), 2) for m in mass]
+        [0.25, 0.4, 0.5, 0.57]
+    """
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows"]:
         return slab.weights.sum(dim=-1)
@@ -140,7 +176,14 @@ class RowMass(RowStatistic):
 
 @dataclass(frozen=True)
 class MeanDistance(DistanceStatistic):
-    """``sum_s A |t - s|``, in tokens: how far a query looks."""
+    """``sum_s A |t - s|``, in tokens: how far a query looks.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"d": MeanDistance()})["d"][0, :, 0].double().round(decimals=2).tolist()
+        [0.0, 0.5, 1.0, 1.5]
+    """
 
     def phi(self, distance: Int[Tensor, ...]) -> Tensor:
         return distance.abs()
@@ -151,6 +194,12 @@ class WindowedDistance(DistanceStatistic):
     """``sum_s A min(|t - s|, window)``, in [0, window]: small where the neighbours are enough.
 
     Averaged over local heads it is the windowed average attention distance, WAAD (preplan-anchor spec, mechanism 3).
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"d": WindowedDistance(1)})["d"][0, :, 0].double().round(decimals=2).tolist()[::3]
+        [0.0, 0.75]
     """
 
     window: int = 10
@@ -172,6 +221,12 @@ class DistanceMass(DistanceStatistic):
 
     ``(0, 0)`` is the token itself, ``(1, 1)`` the one before, ``(0, w - 1)`` a local window; on a text that repeats
     every ``p`` tokens, ``(p, p)`` is the same token and ``(p - 1, p - 1)`` the one that followed it.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"previous": DistanceMass(1, 1)})["previous"][0, :, 0].double().round(decimals=2).tolist()[::3]
+        [0.0, 0.25]
     """
 
     low: int
@@ -191,7 +246,14 @@ class DistanceMass(DistanceStatistic):
 
 @dataclass(frozen=True)
 class SinkMass(KeyStatistic):
-    """The weight on the first ``count`` keys of each sequence, padding not counted."""
+    """The weight on the first ``count`` keys of each sequence, padding not counted.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"sink": SinkMass(2)})["sink"][0, :, 0].double().round(decimals=2).tolist()
+        [1.0, 1.0, 0.67, 0.5]
+    """
 
     count: int = 1
     several = False
@@ -210,6 +272,13 @@ class SpanMass(KeyStatistic):
 
     Args:
         spans: True for the keys of a set, [batch, spans, keys] or [batch, keys]; batch may be 1.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> spans = torch.tensor([[[True, False, False, False], [False, True, True, False]]])
+        >>> windeye.statistics(q, q, {"s": SpanMass(spans)})["s"][0, 3, 0].double().round(decimals=2).tolist()
+        [0.25, 0.5]
     """
 
     spans: Bool[Tensor, "batch spans keys"] | Bool[Tensor, "batch keys"]
@@ -240,7 +309,14 @@ class SpanMass(KeyStatistic):
 
 @dataclass(frozen=True)
 class ColumnSum(ColumnStatistic):
-    """``sum_t A[t, s]``: the attention that a key receives."""
+    """``sum_t A[t, s]``: the attention that a key receives.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"c": ColumnSum()})["c"][0, 3, 0].double().round(decimals=2).item()
+        0.25
+    """
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
         weights = slab.weights if slab.counted is None else slab.weights * slab.counted
@@ -249,7 +325,14 @@ class ColumnSum(ColumnStatistic):
 
 @dataclass(frozen=True)
 class ColumnMean(ColumnSum):
-    """``sum_t A[t, s]`` over the number of queries that see the key; 0 where none does."""
+    """``sum_t A[t, s]`` over the number of queries that see the key; 0 where none does.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"c": ColumnMean()})["c"][0, 2:, 0].double().round(decimals=2).tolist()
+        [0.29, 0.25]
+    """
 
     def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"]:
         """Queries that count and see the key."""
@@ -268,6 +351,12 @@ class FutureInfluence(ColumnStatistic):
 
     Averaged over global heads it is the future attention influence, FAI (preplan-anchor spec, mechanism 4).
     ``high`` None goes to the end.
+
+    Example:
+        >>> import torch, windeye
+        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
+        >>> windeye.statistics(q, q, {"f": FutureInfluence(1, 2)})["f"][0, 2:, 0].double().round(decimals=2).tolist()
+        [0.25, 0.0]
     """
 
     low: int = 10
