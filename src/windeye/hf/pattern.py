@@ -31,6 +31,9 @@ def attend_pattern(
     if not (causal and 1 < queries == keys and _is_whole_past(relation, pads)):
         shown = relation_of_pattern(pattern, relation, pads, key_start, causal=causal)
         return _masked(query, key, value, shown.visible(slice(0, queries)), scale)
+    if pattern.tables:
+        _refuse_padding(pattern, pads)
+        return attend(query, key, value, pattern & Causal(), scale=scale)
     out = query.new_zeros(*query.shape[:3], value.shape[3])
     for pad in sorted(set(pads)):
         rows = [row for row, p in enumerate(pads) if p == pad]
@@ -43,8 +46,17 @@ def attend_pattern(
 def relation_of_pattern(
     pattern: Pattern, relation: Relation, pads: Sequence[int], key_start: int, *, causal: bool
 ) -> Relation:
-    """What both show: see `attend_pattern`."""
+    """What both show: see `attend_pattern`.
+
+    Raises:
+        ValueError: a pattern that depends on data, and padding in front of a sequence: its tensor counts from there.
+    """
     before = relation.visible(slice(0, relation.queries))
+    if pattern.tables:
+        _refuse_padding(pattern, pads)
+        sequence = ((relation.queries,), (key_start + relation.keys,))
+        shown = _causal(pattern, causal).bind(*sequence).mask()[..., key_start:].to(before.device)
+        return Masked(shown & before, relation.offset)
     both = before.expand(len(pads), -1, -1, -1).clone()
     passed = key_start + relation.offset + relation.queries
     for pad in sorted(set(pads)):
@@ -68,6 +80,13 @@ def padding_before(relation: Relation, batch: int) -> list[int]:
         seen = relation.visible(slice(0, relation.queries)).any(dim=2).any(dim=1)
     pads: list[int] = seen.int().argmax(dim=-1).expand(batch).tolist()
     return pads
+
+
+def _refuse_padding(pattern: Pattern, pads: Sequence[int]) -> None:
+    if any(pads):
+        raise ValueError(
+            f"{pattern!r} holds a tensor for whole sequences, but there is padding in front of some: {pads}"
+        )
 
 
 def _causal(pattern: Pattern, causal: bool) -> Pattern:
