@@ -130,6 +130,11 @@ class TestActivationPatching:
         same(by_all.patched[-1], by_one.patched[-1], tolerance(layout))
         assert (by_all.patched[0] - by_one.patched[0]).abs().max() > 1e-3
 
+    def test_given_numbers_are_put_in_place(self):
+        model, batch = decoder("llama, grouped"), prompts()
+        zero = activation_patching(model, batch, by="zero")
+        same(activation_patching(model, batch, by=torch.zeros(LAYERS, 3, 1, HEADS, 8).double()).patched, zero.patched)
+
     def test_patching_everything_that_a_head_receives_is_patching_the_head(self):
         """Queries of one head in the last layer, all senders below patched at once: one path that stands for all."""
         torch.manual_seed(0)
@@ -142,6 +147,8 @@ class TestActivationPatching:
     def test_bad_input_is_refused(self):
         with pytest.raises(ValueError, match='by must be "corrupt", "zero" or "mean", got \'noise\''):
             activation_patching(decoder("gpt2"), prompts(), by="noise")
+        with pytest.raises(ValueError, match=r"by must be of shape \(3, 3, 1, 4, 8\) here, got \(3, 3, 4, 8\)"):
+            activation_patching(decoder("gpt2"), prompts(), by=torch.zeros(3, 3, 4, 8))
         with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
             activation_patching(decoder("gpt2"), prompts(), chunk=0)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from windeye.sites.parts import Layer, assemble
+from windeye.sites.replay import Body, OwnBody, TransformersBody
 
 Input = Literal["q", "k", "v"]
 FUSED = ("qkv_proj", "c_attn")
@@ -78,9 +79,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """``body`` maps tokens to what the head reads."""
+    """``body`` is the model without its head."""
 
-    body: Callable[[Tensor], Tensor]
+    body: Body
     blocks: tuple[Block, ...]
     final_norm: nn.Module
     unembedding: Float[Tensor, "vocab dim"]
@@ -183,13 +184,12 @@ def _rows_in(linear: nn.Module) -> Float[Tensor, "channels_in channels_out"]:
     return weight.t() if isinstance(linear, nn.Linear) else weight
 
 
-def _body(model: Any, first_host: str) -> Callable[[Tensor], Tensor]:
-    """The model without its head."""
+def _body(model: nn.Module, first_host: str) -> Body:
     if hasattr(model, "hidden"):
-        return lambda ids: model.hidden(ids)[0]
+        return OwnBody(model)
     path = first_host.split(".")
-    inner: Any = model.get_submodule(".".join(path[: next(d for d, name in enumerate(path) if name.isdigit()) - 1]))
-    return lambda ids: inner(input_ids=ids, use_cache=False).last_hidden_state
+    blocks = next(depth for depth, name in enumerate(path) if name.isdigit()) - 1
+    return TransformersBody(model.get_submodule(".".join(path[:blocks])))
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.data.tasks import ContrastBatch
 from windeye.sites.anatomy import Anatomy, anatomy, evaluating, hooked, run_streams
 from windeye.sites.effects import Effects
+from windeye.sites.replay import Replay
 
 By = Literal["corrupt", "zero", "mean"]
 
@@ -23,7 +24,7 @@ def activation_patching(
     model: nn.Module,
     prompts: ContrastBatch,
     *,
-    by: By = "corrupt",
+    by: By | Float[Tensor, "layers batch places heads head_dim"] = "corrupt",
     places: Int[Tensor, "batch places"] | str = "end",
     chunk: int = 32,
 ) -> Effects:
@@ -32,7 +33,8 @@ def activation_patching(
     Args:
         model: as of `windeye.sites.paths.path_patching`.
         prompts: clean and corrupted tokens.
-        by: what the output is replaced by: that of the "corrupt" run, "zero", or its "mean" over the clean prompts.
+        by: what the output is replaced by: that of the "corrupt" run, "zero", its "mean" over the clean prompts, or
+            given numbers.
         places: the "end" of each prompt, "all", a name among ``prompts.places``, or one row of positions per prompt.
         chunk: how many heads share one forward pass.
 
@@ -46,7 +48,7 @@ def activation_patching(
         >>> activation_patching(transformer(2, 32, 4, vocab_size=50), prompts).effect.shape
         torch.Size([2, 4])
     """
-    if by not in ("corrupt", "zero", "mean"):
+    if isinstance(by, str) and by not in ("corrupt", "zero", "mean"):
         raise ValueError(f'by must be "corrupt", "zero" or "mean", got {by!r}')
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
@@ -54,34 +56,45 @@ def activation_patching(
     with torch.no_grad(), evaluating(model):
         clean, corrupt = (run_streams(parts, ids, at, prompts.end) for ids in (prompts.clean, prompts.corrupt))
         before, after = (parts.difference(run.final, prompts.answers) for run in (clean, corrupt))
-        z = {"corrupt": corrupt.z, "zero": torch.zeros_like(clean.z), "mean": clean.z.mean(1, keepdim=True)}[by]
-        z = z.expand_as(clean.z)
+        z = by if isinstance(by, Tensor) else _instead(by, clean.z, corrupt.z)
+        if z.shape != clean.z.shape:
+            raise ValueError(f"by must be of shape {tuple(clean.z.shape)} here, got {tuple(z.shape)}")
+        replay = Replay(parts.body, prompts.clean, int(at.min()))
         rows = [
-            _run(parts, prompts, at, z[layer][:, :, heads], layer, heads)
+            _run(parts, prompts, at, z[layer][:, :, heads], layer, heads, replay)
             for layer in range(len(parts.blocks))
             for heads in torch.split(torch.arange(parts.heads), chunk)
         ]
     return Effects(torch.cat(rows).reshape(len(parts.blocks), parts.heads, -1), before, after)
 
 
-def _run(parts: Anatomy, prompts: ContrastBatch, at: Tensor, z: Tensor, layer: int, heads: Tensor) -> Tensor:
+def _instead(by: By, clean: Tensor, corrupt: Tensor) -> Tensor:
+    if by == "corrupt":
+        return corrupt
+    return torch.zeros_like(clean) if by == "zero" else clean.mean(1, keepdim=True).expand_as(clean)
+
+
+def _run(
+    parts: Anatomy, prompts: ContrastBatch, at: Tensor, z: Tensor, layer: int, heads: Tensor, replay: Replay
+) -> Tensor:
     """Logit differences [heads, batch] with one head replaced in each copy of the prompts."""
     copies, batch = len(heads), len(prompts)
+    first = torch.arange(batch, device=at.device)[:, None]
     final: list[Tensor] = []
 
     def replace(x: Tensor) -> Tensor:
         x = x.clone()
         by_head = x.view(copies, batch, x.shape[1], parts.heads, -1)
         for copy, head in enumerate(heads.tolist()):
-            by_head[copy, torch.arange(batch, device=x.device)[:, None], at, head] = z[:, :, copy]
+            by_head[copy, first, at - replay.start, head] = z[:, :, copy]
         return x
 
     with hooked() as hooks:
         hooks.before(parts.blocks[layer].out, replace)
         hooks.before(parts.final_norm, final.append)
-        parts.body(prompts.clean.repeat(copies, 1))
+        replay(copies)
     rows = torch.arange(copies * batch, device=at.device)
-    last = final[0][rows, prompts.end.repeat(copies)]
+    last = final[0][rows, prompts.end.repeat(copies) - replay.start]
     return parts.difference(last.reshape(copies, batch, -1), prompts.answers)
 
 

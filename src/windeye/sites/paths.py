@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from windeye.data.tasks import ContrastBatch
 from windeye.sites.anatomy import Anatomy, Input, Projection, Streams, anatomy, evaluating, hooked, run_streams
 from windeye.sites.effects import Effects
+from windeye.sites.replay import Replay
 
 Mlps = Literal["free", "frozen"]
 Route = Literal["closed", "two-pass"]
@@ -109,8 +110,8 @@ def path_patching(
         receivers: the logits at each prompt's end, or queries, keys or values of heads.
         places: at which tokens senders and receivers are patched: the "end" of each prompt, "all", a name among
             ``prompts.places``, or one row of positions per prompt.
-        route: "closed" computes what arrives at the receiver, "two-pass" runs the model twice per sender: the same
-            numbers, as a reference.
+        route: "closed" computes what arrives at the receiver and runs on from the first patched token, "two-pass" runs
+            the model twice per sender: the same numbers, as a reference.
         chunk: how many senders share one forward pass; more is faster and takes more memory.
 
     Raises:
@@ -146,7 +147,9 @@ def path_patching(
     with torch.no_grad(), evaluating(model):
         clean, corrupt = (run_streams(parts, ids, at, prompts.end) for ids in (prompts.clean, prompts.corrupt))
         before, after = (parts.difference(run.final, prompts.answers) for run in (clean, corrupt))
-        patched = _Sweep(parts, prompts, at, clean, corrupt, receivers, mlps, chunk).run(route)
+        # Before the first patched place a patched run is the clean one.
+        replay = Replay(parts.body, prompts.clean, int(at.min()) if route == "closed" else 0)
+        patched = _Sweep(parts, prompts, at, clean, corrupt, receivers, mlps, chunk, replay).run(route)
     return PathEffects(patched, before, after, receivers, mlps)
 
 
@@ -162,6 +165,7 @@ class _Sweep:
     receivers: Receivers | Literal["logits"]
     mlps: Mlps
     chunk: int
+    replay: Replay
 
     def run(self, route: Route) -> Float[Tensor, "layers heads batch"]:
         """The logit differences; those of heads that are no senders are the clean ones."""
@@ -292,12 +296,12 @@ class _Sweep:
         seen: list[Tensor] = []
         with hooked() as hooks:
             hooks.before(self.parts.final_norm, seen.append)
-            self.parts.body(self.prompts.clean.repeat(copies, 1))
+            self.replay(copies)
         rows = torch.arange(len(seen[0]), device=seen[0].device)
-        return _by_copy(seen[0][rows, self.prompts.end.repeat(copies)], copies)
+        return _by_copy(seen[0][rows, self.prompts.end.repeat(copies) - self.replay.start], copies)
 
     def _pick(self, copies: int) -> tuple[Tensor, Tensor]:
-        at = self.at.repeat(copies, 1)
+        at = self.at.repeat(copies, 1) - self.replay.start
         return torch.arange(len(at), device=at.device)[:, None], at
 
 
