@@ -12,6 +12,7 @@ from windeye.data.tasks.haystack import Fact, Haystack
 from windeye.data.tasks.ioi import IOI
 from windeye.data.tasks.mqar import MQAR, STANDARD_TEST, STANDARD_TRAIN
 from windeye.data.tasks.needle import Needle
+from windeye.data.tasks.pair_lists import PairLists
 from windeye.data.tasks.passkey import Passkey
 from windeye.data.tasks.plan_then_fill import PlanThenFill
 
@@ -29,6 +30,7 @@ __all__ = [
     "Fresh",
     "Haystack",
     "Needle",
+    "PairLists",
     "Passkey",
     "PlanThenFill",
     "Sequences",
