@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from windeye.nn.importance import agreement, gradient_importance
 
@@ -65,6 +66,15 @@ def test_agreement_counts_real_words_alone(words):
             assert found == pytest.approx(expected(*zip(*kept, strict=True)), abs=1e-12)
 
 
+def test_agreement_is_that_of_scipy_on_long_texts():
+    a, b = torch.randn(2, 3, 200, dtype=torch.float64)
+    b = (a + b).round(decimals=1)  # with ties
+    real = torch.ones(3, 200, dtype=torch.bool)
+    for measure, known in (("kendall", stats.kendalltau), ("pearson", stats.pearsonr)):
+        expected = [known(x, y)[0] for x, y in zip(a.numpy(), b.numpy(), strict=True)]
+        assert agreement(a, b, real, measure).tolist() == pytest.approx(expected, abs=1e-12)
+
+
 W = torch.zeros(2, 3, 4)
 R = torch.ones(2, 3, dtype=torch.bool)
 
@@ -75,7 +85,10 @@ R = torch.ones(2, 3, dtype=torch.bool)
         (lambda: gradient_importance(lambda w: w.sum((1, 2)), W, "l2"), 'kind must be "grad_times_input" or "grad_l1"'),
         (lambda: gradient_importance(lambda w: w.sum(2), W), r"one number per entry of 2, got shape \(2, 3\)"),
         (lambda: gradient_importance(lambda _: torch.ones(2), W), "output does not depend on the words"),
-        (lambda: agreement(W[..., 0], W[..., 0], R[:, :2]), r"must have one shape, got \(2, 3\), \(2, 3\), \(2, 2\)"),
+        (
+            lambda: agreement(W[..., 0], W[..., 0], R[:, :2]),
+            r"must be of one shape and not empty, got \(2, 3\), \(2, 3\), \(2, 2\)",
+        ),
         (lambda: agreement(W[..., 0], W[..., 0], R, "spearman"), 'measure must be "kendall" or "pearson"'),
     ],
 )

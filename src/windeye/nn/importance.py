@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -73,38 +72,33 @@ def agreement(
         measure: Kendall's tau-b of the order, or Pearson's correlation of the values.
 
     Raises:
-        ValueError: shapes differ, or an unknown measure. ImportError: without SciPy; names the extra.
+        ValueError: shapes differ, no text at all, or an unknown measure.
 
     Example:
         >>> weights, real = torch.tensor([[0.1, 0.2, 0.7, 0.0]]), torch.tensor([[True, True, True, False]])
         >>> agreement(weights, torch.tensor([[0.1, 0.6, 0.3, 9.0]]), real).item()
-        0.33333333333333337
+        0.3333333333333333
     """
-    if not weights.shape == importance.shape == real.shape:
+    if not weights.shape == importance.shape == real.shape or not len(weights):
         raise ValueError(
-            f"weights, importance and real must have one shape, got {tuple(weights.shape)}, "
+            f"weights, importance and real must be of one shape and not empty, got {tuple(weights.shape)}, "
             f"{tuple(importance.shape)}, {tuple(real.shape)}"
         )
     if measure not in ("kendall", "pearson"):
         raise ValueError(f'measure must be "kendall" or "pearson", got {measure!r}')
-    correlate = _correlation(measure)
-    found = [
-        correlate(a[mask].double().numpy(), b[mask].double().numpy())
-        for a, b, mask in zip(weights.detach().cpu(), importance.detach().cpu(), real.cpu(), strict=True)
-    ]
-    return torch.tensor(found, dtype=torch.float64)
+    correlate = _kendall if measure == "kendall" else _pearson
+    texts = zip(weights.detach().double(), importance.detach().double(), real, strict=True)
+    return torch.stack([correlate(a[mask], b[mask]) for a, b, mask in texts]).cpu()
 
 
-def _correlation(measure: Measure) -> Callable[[Any, Any], float]:
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise ImportError("correlations need SciPy: pip install 'windeye[experiments]'") from error
-    test = stats.kendalltau if measure == "kendall" else stats.pearsonr
+def _kendall(a: Float64[Tensor, " words"], b: Float64[Tensor, " words"]) -> Float64[Tensor, ""]:
+    """Pairs in the same order minus pairs in the other, over the geometric mean of pairs that are not tied."""
+    order_a, order_b = (torch.sign(side[:, None] - side) for side in (a, b))
+    return (order_a * order_b).sum() / (order_a.square().sum() * order_b.square().sum()).sqrt()
 
-    def correlate(a: Any, b: Any) -> float:
-        if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
-            return math.nan
-        return float(test(a, b)[0])
 
-    return correlate
+def _pearson(a: Float64[Tensor, " words"], b: Float64[Tensor, " words"]) -> Float64[Tensor, ""]:
+    # Around the first word instead of the mean, a side that is constant is exactly zero.
+    a, b = (side - side[:1] for side in (a, b))
+    a, b = (torch.where(side.any(), side - side.mean(), 0) for side in (a, b))
+    return (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -110,6 +111,7 @@ def read_labelled(path: Path | str) -> LabelledTexts:
     return _numbered([(row[0], *row[1:]) for _, row in rows])
 
 
+@lru_cache(maxsize=4)
 def labelled(name: str, *, offline: bool = False) -> LabelledTexts:
     """A real collection of two classes, without copies of a text.
 
