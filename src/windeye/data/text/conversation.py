@@ -190,6 +190,10 @@ class Labelled:
             raise ValueError(f"labels must be of {', '.join(LABELS)}, got {', '.join(map(repr, unknown))}")
         return torch.isin(self.label, torch.tensor([LABELS.index(label) for label in labels]))
 
+    def first(self, count: int | None) -> Labelled:
+        """The first ``count`` tokens; None: all."""
+        return Labelled(self.ids[:count], self.label[:count], self.turn[:count])
+
     def responses(self) -> Bool[Tensor, "answers tokens"]:
         """A row per answer, in order: which tokens are its text."""
         answer = self.of("assistant")
