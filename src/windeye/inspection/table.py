@@ -50,7 +50,7 @@ def kinds(seen: Inspection, count: int = 5) -> Table:
 def top_tokens(seen: Inspection, count: int = 20) -> Table:
     """A row per token that receives much attention."""
     rows = [(str(place), in_context(seen.tokens, place), number(value)) for place, _, value in seen.top_tokens(count)]
-    return ("position", "token", seen.received or ""), rows
+    return ("position", seen.received or "", "token"), rows
 
 
 def in_context(tokens: Sequence[str], place: int, around: int = 4) -> str:

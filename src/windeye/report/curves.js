@@ -23,16 +23,16 @@ for (const figure of document.querySelectorAll("figure.curves")) {
     const x = (place) => left + ((place + 0.5 - first) / (last - first)) * wide;
     series.forEach(({ name, values }, number) => {
       const top = number * (panel + gap) + 16;
-      let low = Infinity, high = -Infinity;
-      for (let i = Math.floor(first); i < Math.min(n, Math.ceil(last)); i++) {
-        if (values[i] < low) low = values[i];
-        if (values[i] > high) high = values[i];
-      }
+      const seen = Float32Array.from(values.subarray(Math.floor(first), Math.ceil(last))).sort();
+      let low = seen[0], high = seen[seen.length - 1];
+      // A few sinks would press all else onto the axis: they are cut off, and their height is told.
+      const most = high, usual = low + 1.2 * (seen[Math.floor(0.99 * (seen.length - 1))] - low), cut = most > low + 3 * (usual - low);
+      if (cut && usual > low) high = usual;
       if (!(high > low)) { low -= 0.5; high += 0.5; }
-      const y = (value) => top + panel - ((value - low) / (high - low)) * panel;
+      const y = (value) => top + panel - ((Math.min(value, high) - low) / (high - low)) * panel;
       pen.fillStyle = ink;
       pen.textAlign = "left";
-      pen.fillText(name, left, top - 4);
+      pen.fillText(name + (high < most ? " (cut off; up to " + most.toPrecision(3) + ")" : ""), left, top - 4);
       pen.textAlign = "right";
       pen.fillText(high.toPrecision(3), left - 6, top + 10);
       pen.fillText(low.toPrecision(3), left - 6, top + panel);

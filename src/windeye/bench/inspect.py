@@ -1,0 +1,123 @@
+"""The inspect suite: statistics of every head of a real model, against taking its maps; other libraries take part where
+an environment with them is named. Steering a query against the plain pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from windeye.bench import inspected
+from windeye.bench.table import ratio
+
+MODEL = "smollm2-135m-instruct"
+LAYERS, HEADS = 30, 9
+SIZES = (512, 1024, 2048, 4096)
+OWN = ("plain", "windeye", "steered", "one_map", "maps")
+PEERS = ("transformer_lens", "nnsight")
+PEERS_PYTHON = "WINDEYE_BENCH_PEERS"
+"""Names a Python in which the peers are installed; they bring versions of their own."""
+
+TOLD = {
+    "plain": "the model's own pass (SDPA)",
+    "windeye": "windeye: statistics beside the pass",
+    "steered": "windeye: the last query steered",
+    "one_map": "eager, one layer's maps at a time",
+    "maps": "eager, output_attentions=True",
+    "transformer_lens": "TransformerLens, hooks on the patterns",
+    "nnsight": "nnsight, a trace of the patterns",
+}
+COLUMNS = ("tokens, way", "seconds", "over the plain pass", "beside the model, MiB", "largest difference")
+STEERING = 0.10
+"""What steering one query may cost over the plain pass."""
+
+
+def parts(*, quick: bool = False) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The suite as named parts; ``quick`` measures one round of a short text: to see it works."""
+    for tokens in (64,) if quick else SIZES:
+        yield f"{tokens} tokens", partial(_measure, tokens, 1 if quick else 3)
+
+
+def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A line per size and way; what did not run says why."""
+    table: list[tuple[str, ...]] = []
+    for name, part in result["parts"].items():
+        for way, told in part["ways"].items():
+            if "why not" in told:
+                table.append((f"{name}, {TOLD[way]}", told["why not"], "", "", ""))
+                continue
+            difference = "" if told["difference"] is None else f"{told['difference']:.0e}"
+            seconds, peak = f"{told['seconds']:.2f}", f"{told['peak'] / 2**20:,.0f}"
+            table.append((f"{name}, {TOLD[way]}", seconds, ratio(told["over_plain"]), peak, difference))
+    return table
+
+
+def _measure(tokens: int, rounds: int) -> dict[str, Any]:
+    """Ways in turn, each in a process of its own; medians, and ratios of the same round."""
+    refused: dict[str, str] = {}
+    python: dict[str, str] = dict.fromkeys(OWN, sys.executable)
+    needed, there = 1.2 * LAYERS * HEADS * tokens**2 * 4, _available()
+    if needed > there:
+        refused["maps"] = f"its maps take {needed / 2**30:.0f} GiB, of which {there / 2**30:.0f} are free"
+    if peers := os.environ.get(PEERS_PYTHON):
+        python |= dict.fromkeys(PEERS, peers)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(rounds):
+        for way, interpreter in python.items():
+            if way not in refused:
+                told = _once(interpreter, way, tokens)
+                if isinstance(told, str):
+                    refused[way] = told
+                else:
+                    measured.setdefault(way, []).append(told)
+    ways: dict[str, Any] = {way: _summary(own, measured) for way, own in measured.items() if way not in refused}
+    return {"tokens": tokens, "ways": ways | {way: {"why not": reason} for way, reason in refused.items()}}
+
+
+def _summary(own: list[dict[str, Any]], measured: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    plain, ours = measured["plain"], measured["windeye"][0]["statistics"]
+    difference = None
+    if own[0]["statistics"] is not None:
+        found, expected = (torch.tensor(values, dtype=torch.float64) for values in (own[0]["statistics"], ours))
+        difference = float(((found - expected).abs() / expected.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)).max())
+    return {
+        "seconds": statistics.median(told["seconds"] for told in own),
+        "over_plain": statistics.median(a["seconds"] / b["seconds"] for a, b in zip(own, plain, strict=True)),
+        "peak": statistics.median(told["peak"] for told in own),
+        "difference": difference,
+    }
+
+
+def _once(interpreter: str, way: str, tokens: int) -> dict[str, Any] | str:
+    """One measurement, or why there is none."""
+    threads = str(torch.get_num_threads())
+    # -P: modules beside the file, such as this one, do not stand in for the standard library's.
+    command = [interpreter, "-P", str(inspected.__file__), way, _folder(), str(tokens), threads]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        if way in OWN:
+            raise RuntimeError(f"{way} failed: {done.stderr.strip().splitlines()[-1:]}")
+        return "did not run: " + (done.stderr.strip().splitlines() or ["killed"])[-1][:120]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@cache
+def _folder() -> str:
+    """Where the model lies in the layout of transformers, which every library reads."""
+    from windeye.hf.pretrained import load
+
+    return str(load(MODEL)[0].name_or_path)
+
+
+def _available() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
