@@ -74,11 +74,11 @@ def test_what_is_within_reach_is_counted_pair_by_pair(size):
                 assert sequence[written + 1] == value
                 # The value stands one after the key, and the convolution carries both one further.
                 found.append(any(place - size < seen <= place for seen in (written + 1, written + 2)))
-    assert based.within_reach(plan, 3, size) == pytest.approx(sum(found) / len(found))
+    assert plan.within_reach(3, size) == pytest.approx(sum(found) / len(found))
 
 
 def test_a_longer_window_reaches_more_and_the_whole_length_everything():
-    reach = [based.within_reach(based.PLANS["default"], 0, size) for size in based.WINDOWS]
+    reach = [based.PLANS["default"].within_reach(0, size) for size in based.WINDOWS]
     assert reach == sorted(reach)
     assert reach[0] < 0.1
     assert reach[-1] == 1.0

@@ -79,8 +79,8 @@ def test_what_is_within_reach_is_counted_pair_by_pair():
             if value != IGNORED:
                 written = sequence.index(sequence[place])
                 found.append(any(place - titans.WINDOW < seen <= place for seen in (written + 1, written + 2)))
-    assert titans.within_reach(plan, 3) == pytest.approx(sum(found) / len(found))
-    assert titans.within_reach(plan, 3) < 0.1
+    assert plan.within_reach(3, titans.WINDOW) == pytest.approx(sum(found) / len(found))
+    assert plan.within_reach(3, titans.WINDOW) < 0.1
 
 
 def test_the_rule_holds_where_it_should():

@@ -66,6 +66,23 @@ class RecallPlan:
         """The examples of a seed that accuracy is taken on, which no step of training sees."""
         return self.task.sample(self.held_out, seed=seed, split="test")
 
+    def within_reach(self, seed: int, window: int) -> float:
+        """The share of held-out queries from which a window of so many keys shows a token that has met the value.
+
+        Behind the convolution over three tokens the value stands in its own vector and in those of the next two, but
+        only its own and the next have met the key, too.
+
+        Example:
+            >>> plan = RecallPlan(held_out=16)
+            >>> plan.within_reach(0, 1000), plan.within_reach(0, 0)
+            (1.0, 0.0)
+        """
+        tokens, targets = self.held_out_examples(seed)
+        row, place = (targets != IGNORED).nonzero().unbind(1)
+        written = tokens[:, : 2 * self.task.pairs : 2]
+        key_place = 2 * (written[row] == tokens[row, place, None]).int().argmax(dim=1)
+        return (place - (key_place + 2) < window).double().mean().item()
+
     def model(self, mixers: tuple[MixerSpec, ...], seed: int) -> DecoderLM:
         """The decoder of an arm before training."""
         return decoder(mixers, seed, vocab_size=self.task.vocabulary, dim=self.dim, init_std=self.init_std)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from windeye.compare.figures import mark, over_state
 from windeye.compare.pieces import Pieces
 from windeye.compare.recall import ArmRecall, RecallPlan, cost, recall
-from windeye.data.tasks import IGNORED, MQAR
+from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, LightningSpec, MixerSpec, ProductConvolutionSpec, TaylorSpec
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.report import Check, Evidence, Picture, Row, Verdict
@@ -125,26 +125,8 @@ def rows_of(found: dict[str, ArmRecall], plan: RecallPlan, seeds: Sequence[int])
             Row(name, "rate", (arm["choice"]["rate"],)),
             Row(name, "parameters", (float(runs[0]["parameters"]),)),
         ]
-    rows += [Row(window(w), REACH, tuple(within_reach(plan, seed, w) for seed in seeds), "share") for w in WINDOWS]
+    rows += [Row(window(w), REACH, tuple(plan.within_reach(seed, w) for seed in seeds), "share") for w in WINDOWS]
     return tuple(rows)
-
-
-def within_reach(plan: RecallPlan, seed: int, size: int) -> float:
-    """The share of held-out queries from which a window shows a token that has met the value.
-
-    Behind the convolution over three tokens the value stands in its own vector and in those of the next two, but only
-    its own and the next have met the key, too.
-
-    Example:
-        >>> plan = PLANS["smoke"]
-        >>> within_reach(plan, 0, 16), within_reach(plan, 0, 0)
-        (1.0, 0.0)
-    """
-    tokens, targets = plan.held_out_examples(seed)
-    row, place = (targets != IGNORED).nonzero().unbind(1)
-    written = tokens[:, : 2 * plan.task.pairs : 2]
-    key_place = 2 * (written[row] == tokens[row, place, None]).int().argmax(dim=1)
-    return (place - (key_place + 2) < size).double().mean().item()
 
 
 def checks(rows: Sequence[Row]) -> tuple[Check, ...]:

@@ -8,7 +8,7 @@ from functools import partial
 from windeye.compare.figures import mark
 from windeye.compare.pieces import Pieces
 from windeye.compare.recall import RecallOutcome, RecallPlan, train_recall
-from windeye.data.tasks import IGNORED, MQAR
+from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, MixerSpec, TitansSpec
 from windeye.models.mixers import TitansVariant
 from windeye.papers.experiment import Budget, Run, one_thread
@@ -122,23 +122,7 @@ def rows_of(found: dict[str, list[RecallOutcome]], plan: RecallPlan, seeds: Sequ
             Row(name, "diverged", (float(sum(run["diverged"] for run in runs)),), "runs"),
             Row(name, "parameters", (float(runs[0]["parameters"]),)),
         ]
-    return (*rows, Row(SLIDING, REACH, tuple(within_reach(plan, seed) for seed in seeds), "share"))
-
-
-def within_reach(plan: RecallPlan, seed: int) -> float:
-    """The share of held-out queries from which the window shows a token that has met key and value.
-
-    Behind the convolution over three tokens those are the value's place and the next.
-
-    Example:
-        >>> 0 < within_reach(PLANS["smoke"], 0) < 1
-        True
-    """
-    tokens, targets = plan.held_out_examples(seed)
-    row, place = (targets != IGNORED).nonzero().unbind(1)
-    written = tokens[:, : 2 * plan.task.pairs : 2]
-    key_place = 2 * (written[row] == tokens[row, place, None]).int().argmax(dim=1)
-    return (place - (key_place + 2) < WINDOW).double().mean().item()
+    return (*rows, Row(SLIDING, REACH, tuple(plan.within_reach(seed, WINDOW) for seed in seeds), "share"))
 
 
 def checks(rows: Sequence[Row]) -> tuple[Check, ...]:
