@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from transformers import BartConfig, BartForConditionalGeneration
 
 import windeye
 from hf.families import DECODERS, ENCODERS, build, prompts
 from windeye.hf import attach
 from windeye.patterns import Causal, Sinks, Sliding
-from windeye.sites import Add, KeyBias, Keys, Patch, Scale, SetAttention, Where, record, steer, watch
+from windeye.sites import Add, Hide, KeyBias, Keys, Patch, Scale, SetAttention, Where, record, steer, watch
 
 NO_SDPA = {"gemma2", "gpt_oss"}
 """Families whose logits are capped or have sinks, which transformers computes in its eager functions only."""
@@ -260,3 +261,28 @@ def test_what_cannot_be_attached_is_told():
         recording = record(handle.model, ["attn_out"])
         with pytest.raises(ValueError, match="has no site 'attn_out' in layer 0; it has"), recording:
             pass
+
+
+def test_cross_attention_is_watched_and_steered():
+    torch.manual_seed(0)
+    config = BartConfig(
+        vocab_size=40, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32,
+    )  # fmt: skip
+    model = BartForConditionalGeneration(config).eval()
+    inputs = prompts(7, 5, left=False) | {"decoder_input_ids": torch.randint(4, 40, (2, 6))}
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = torch.stack(model(**inputs, output_attentions=True).cross_attentions)
+    model.set_attn_implementation("sdpa")
+    plain = logits(model, inputs)
+    with pytest.raises(ValueError, match=r"choose one by part: .*encoder_attn"):
+        attach(model, part="model")
+    with attach(model, part="model.decoder.layers.*.encoder_attn") as handle:
+        with handle.watch(["entropy", "column_sum", "max_weight"]) as seen:
+            close(logits(model, inputs), plain)
+        with handle.steer([Hide(Keys.at(0))]), handle.watch(["sink_mass", "column_sum"]) as hidden:
+            logits(model, inputs)
+    close(seen["entropy"], torch.special.entr(maps).sum(-1).transpose(2, 3))
+    close(seen["column_sum"], maps.sum(3).transpose(2, 3))
+    assert hidden["column_sum"][:, :, 0].abs().max() == 0
