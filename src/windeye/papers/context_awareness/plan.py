@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windeye.papers.context_awareness.dialogues import World
 from windeye.papers.experiment import Budget
 
 BEFORE = (0.5, 0.5, 0.0)
@@ -36,10 +35,6 @@ class Toy:
     tuning_rate: float = 5e-4
     batch_size: int = 48
     held_out: int = 300
-
-    def world(self, seed: int) -> World:
-        """Entities and what is memorised about them."""
-        return World(seed=seed)
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,12 @@ class Outcome(TypedDict):
 def train(toy: Toy, seed: int, device: str, tell: Tell) -> Outcome:
     """Train the model, tune it in every arm, and look at what it reads."""
     began = time.process_time()
-    world = toy.world(seed)
-    share = toy.steps + len(ARMS) * toy.tuning_steps
+    world = World(seed=seed)
+    total = toy.steps + len(ARMS) * toy.tuning_steps
     done = 0
 
     def part(steps: int) -> Tell:
-        return lambda fraction: tell((done + fraction * steps) / share)
+        return lambda fraction: tell((done + fraction * steps) / total)
 
     model = learned(toy, world, seed, device, part(toy.steps))
     done += toy.steps
@@ -177,8 +177,13 @@ def reading(model: DecoderLM, world: World, toy: Toy) -> Reading:
 
 def recall(model: DecoderLM, world: World, said: Dialogues, *, marked: bool = False) -> float:
     """The share of symbols that greedy answers have right."""
-    answered = generate(model, world.prompts(said, marked=marked), world.size)
-    return (answered == said.answer).double().mean().item()
+    prompts = world.prompts(said, marked=marked).to(device_of(model))
+    return (generate(model, prompts, world.size).cpu() == said.answer).double().mean().item()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(model.parameters()).device
 
 
 def steered(model: DecoderLM, world: World, toy: Toy, span: Span, alpha: float) -> Steered:
@@ -205,14 +210,14 @@ def span_of(world: World, span: Span, tokens: int | None = None) -> Bool[Tensor,
 @torch.no_grad()
 def scores(model: DecoderLM, world: World, said: Dialogues) -> dict[tuple[Span, Reduce, int], Float[Tensor, " n"]]:
     """How much each answer depends on the passage and on the user's turn, by layer."""
-    tokens = world.write(said).tokens
+    tokens = world.write(said).tokens.to(device_of(model))
     names: tuple[Span, ...] = ("passage", "user turn")
-    masks = torch.stack([span_of(world, name, tokens.shape[1]) for name in names], dim=1)
-    answers = world.answer_span(tokens.shape[1])[:, None].expand(len(tokens), -1, -1)
+    masks = torch.stack([span_of(world, name, tokens.shape[1]) for name in names], dim=1).to(tokens.device)
+    answers = world.answer_span(tokens.shape[1])[:, None].expand(len(tokens), -1, -1).to(tokens.device)
     with watch(model, {"spans": SpanMass(masks)}) as seen:
         model(tokens)
     return {
-        (name, reduce, layer): dependency(seen["spans", layer][..., number], answers, reduce)[:, 0]
+        (name, reduce, layer): dependency(seen["spans", layer][..., number], answers, reduce)[:, 0].cpu()
         for number, name in enumerate(names)
         for reduce in REDUCES
         for layer in range(len(model.blocks))
