@@ -13,6 +13,7 @@
 """
 
 from windeye.nn.perturbation.attack import attack
+from windeye.nn.perturbation.inside import loss_inside
 from windeye.nn.perturbation.loss import PerturbedLoss, PerturbedTerms
 from windeye.nn.perturbation.rules import (
     RULES,
@@ -36,4 +37,5 @@ __all__ = [
     "WordDirections",
     "attack",
     "frequency_normalised",
+    "loss_inside",
 ]
