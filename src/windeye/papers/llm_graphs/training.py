@@ -38,11 +38,6 @@ def train(task: Task, plan: Plan, horizon: int, seed: int, device: str, tell: Te
         ValueError: a seed below 0, on which sizes were chosen.
     """
     check_seed(seed)
-    return run(task, plan, horizon, seed, device, tell)
-
-
-def run(task: Task, plan: Plan, horizon: int, seed: int, device: str, tell: Tell) -> Outcome:
-    """As `train`, with any seed."""
     began = time.process_time()
     reader = Reader.of(task, plan, horizon, seed).to(device)
     examples, held_out = task.examples(task.train), task.examples(task.held_out)
