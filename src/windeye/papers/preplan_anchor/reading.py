@@ -109,7 +109,7 @@ def read(plan: TextPlan, tell: Tell) -> Reading:
     texts = Texts(plan, layers, response.expand(ids.shape), made)
     span, waad, sink = values["span"], values["waad"], values["sink"]
     where = torch.arange(plan.tokens, dtype=span.dtype)[:, None]
-    rest = 1 - sink
+    rest = (1 - sink).clamp(min=1e-3)  # of heads that look at nothing else, next to nothing is left
     near = (waad - sink * where.clamp(max=WINDOW)) / rest, (span - sink * where) / rest
     anchors, published = texts.view(span, waad, values["fai"])
     return Reading(
