@@ -61,14 +61,14 @@ def test_a_way_that_fails_is_an_error_of_ours_and_a_row_of_others(monkeypatch):
     monkeypatch.setattr(suite, "_folder", lambda: "/nowhere")
     with pytest.raises(RuntimeError, match="windeye failed: "):
         suite._once("false", "windeye", 8)
-    assert "did not run: " in suite._once("false", "nnsight", 8)
+    assert "did not run: " in suite._once("false", "nnsight_trace", 8)
 
 
 def test_the_table_has_a_line_for_every_way():
-    told = {"seconds": 2.0, "over_plain": 1.25, "peak": 3 * 2**20, "difference": 2e-6}
+    told = {"processor": 2.0, "over_plain": 1.25, "peak": 3 * 2**20, "whole": 9 * 2**20, "difference": 2e-6}
     ways = {"plain": told | {"difference": None}, "windeye": told, "maps": {"why not": "its maps take 18 GiB"}}
     rows = suite.rows({"parts": {"8 tokens": {"tokens": 8, "ways": ways}}})
-    assert rows[0] == ("8 tokens, the model's own pass (SDPA)", "2.00", "1.25x", "3", "")
+    assert rows[0] == ("8 tokens, the model's own pass (SDPA)", "2.00", "1.25x", "3", "9", "")
     assert rows[1][-1] == "2e-06"
     assert rows[2][:2] == ("8 tokens, eager, output_attentions=True", "its maps take 18 GiB")
     assert all(len(row) == len(suite.COLUMNS) for row in rows)

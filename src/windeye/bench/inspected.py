@@ -3,7 +3,8 @@ libraries may live in another environment.
 
     python -P inspected.py WAY FOLDER TOKENS THREADS
 
-prints seconds, the peak of memory beyond the loaded model, and the statistics, as JSON.
+prints seconds of the clock and of the processor, the peak of memory beyond the loaded model and of the whole process,
+and the statistics, as JSON.
 """
 
 from __future__ import annotations
@@ -134,24 +135,24 @@ def transformer_lens(folder: str, _: int) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def nnsight(folder: str, _: int) -> Callable[[Tensor], Tensor]:
+def nnsight_trace(folder: str, _: int) -> Callable[[Tensor], Tensor]:
     """A trace that takes the statistics of each layer's map, in the way of the library."""
-    from nnsight import NNsight
+    import nnsight
 
-    model = NNsight(_model(folder, "eager"))
-    layers = len(model.model.layers)
+    model = nnsight.NNsight(_model(folder, "eager"))
 
     def run(ids: Tensor) -> Tensor:
         with model.trace(ids, use_cache=False, logits_to_keep=1):
-            found: list[Any] = [of_map(model.model.layers[layer].self_attn.output[1][0]) for layer in range(layers)]
-            found = [statistics.save() for statistics in found]
+            found: Any = nnsight.save([])
+            for layer in model.model.layers:
+                found.append(of_map(layer.self_attn.output[1][0]))
         return torch.stack(found, dim=1)
 
     return run
 
 
 WAYS: dict[str, Way] = {
-    way.__name__: way for way in (plain, windeye, steered, maps, one_map, transformer_lens, nnsight)
+    way.__name__: way for way in (plain, windeye, steered, maps, one_map, transformer_lens, nnsight_trace)
 }
 
 
@@ -164,11 +165,12 @@ def main(way: str, folder: str, tokens: int, threads: int) -> dict[str, Any]:
     run(text[:, :32])
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _status("VmRSS")
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     found = run(text)
-    seconds = time.perf_counter() - began
+    seconds, processor = time.perf_counter() - began, time.process_time() - worked
     told = None if found is None else [[round(float(x), 6) for x in row.flatten()] for row in found]
-    return {"seconds": seconds, "peak": _status("VmHWM") - before, "statistics": told}
+    peak = _status("VmHWM")
+    return {"seconds": seconds, "processor": processor, "peak": peak - before, "whole": peak, "statistics": told}
 
 
 def _status(field: str) -> int:

@@ -71,7 +71,10 @@ def inspect(
         out = out or Path("report.html")
         _write(out, seen, effect)
     if as_json:
-        typer.echo(json.dumps(seen.as_plain() if effect is None else effect.as_plain()))
+        from windeye.report import machine, versions
+
+        numbers = seen.as_plain() if effect is None else effect.as_plain()
+        typer.echo(json.dumps({"command": _command(), "machine": machine(), "versions": versions(), **numbers}))
     else:
         _print(seen, effect, heads=heads, page=out)
     if open_report:
@@ -149,8 +152,12 @@ def _write(path: Path, seen: Inspection, effect: Effect | None) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(report(seen, shlex.join(["windeye", *sys.argv[1:]]), effect))
+    partial.write_text(report(seen, _command(), effect))
     partial.replace(path)
+
+
+def _command() -> str:
+    return shlex.join(["windeye", *sys.argv[1:]])
 
 
 def _print(seen: Inspection, effect: Effect | None, *, heads: bool, page: Path | None) -> None:

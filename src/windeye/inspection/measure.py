@@ -151,7 +151,7 @@ def inspect(
         if max(chosen) + 1 < count:
             stack.enter_context(until(model, max(chosen)))
         run(model, ids)
-    values = {name: seen[name][:, 0] for name in stats}
+    values = {name: seen[name][:, 0].cpu() for name in stats}
     per_head = {name: value.mean(dim=1).numpy() for name, value in values.items()}
     received = next((name for name, stat in stats.items() if isinstance(stat, ColumnStatistic)), None)
     return Inspection(

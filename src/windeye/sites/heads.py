@@ -264,4 +264,4 @@ def aligned_heads(
 
 
 def _mean(values: Float[Tensor, "layers batch queries heads"], rows: slice) -> Float[Tensor, "layers heads"]:
-    return values[:, :, rows].mean(dim=(1, 2))
+    return values[:, :, rows].mean(dim=(1, 2)).cpu()
