@@ -37,7 +37,7 @@ METRICS = (
 
 def rows(changed=(), task="tweets"):
     """Rows under which the rule holds, but for the changes on one task: (arm, place among METRICS) -> values."""
-    made = []
+    made = [Row(plan.ADVERSARIAL, judgement.OVER_PLAIN, (1.1,))]
     for name in TASKS:
         for arm, values in GOOD.items():
             for place, (metric, value) in enumerate(zip(METRICS, values, strict=True)):
@@ -67,7 +67,7 @@ def test_every_arm_leaves_all_its_numbers(smoke):
             value = evidence.row(f"docstrings: {arm}", metric).mean
             assert (0 if metric.startswith("accuracy") else -1) <= value <= 1
     for arm in (plan.ADVERSARIAL, plan.word_at(8.0), speed.WHOLE):
-        assert evidence.row(arm, speed.OVER_PLAIN).mean > 0
+        assert evidence.row(arm, judgement.OVER_PLAIN).mean > 0
     assert evidence.verdict == judgement.verdict(evidence.rows, plan.PLANS["smoke"])
     assert told == sorted(told)
     assert told[-1] == pytest.approx(1.0)
@@ -193,6 +193,11 @@ def test_the_sweep_counts_on_tweets_alone():
     (found,) = failed(rows(bent, "tweets"))
     assert "over radii" in found
     assert failed(rows(bent, "docstrings")) == []
+
+
+def test_a_step_must_not_cost_more_than_twice_a_plain_one():
+    made = [Row(plan.ADVERSARIAL, judgement.OVER_PLAIN, (2.3,)), *rows()[1:]]
+    assert failed(made) == [f"a step of {A} takes at most 2.2 times the time of a plain one"]
 
 
 def test_it_is_opposite_only_if_at_drops_more_on_every_task_in_every_seed():

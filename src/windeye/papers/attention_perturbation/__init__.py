@@ -6,10 +6,10 @@ from functools import partial
 
 from windeye.compare.pieces import Pieces
 from windeye.papers.attention_perturbation.evaluation import ACCURACY
-from windeye.papers.attention_perturbation.judgement import CLAIM, LIMITS, RULE, checks, named, verdict
+from windeye.papers.attention_perturbation.judgement import CLAIM, LIMITS, OVER_PLAIN, RULE, checks, named, verdict
 from windeye.papers.attention_perturbation.pictures import pictures
 from windeye.papers.attention_perturbation.plan import ARMS, PLANS
-from windeye.papers.attention_perturbation.speed import OVER_PLAIN, SIZES, step_times
+from windeye.papers.attention_perturbation.speed import SIZES, step_times
 from windeye.papers.attention_perturbation.training import Outcome, train
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.report import Evidence, Row

@@ -16,7 +16,6 @@ from windeye.papers.attention_perturbation.training import Words, binary_loss, t
 from windeye.papers.experiment import Budget
 
 WHOLE = "Attention AT 8, gradient by a whole backward pass"
-OVER_PLAIN = "time of a step over plain"
 
 
 @dataclass(frozen=True)
