@@ -1,5 +1,10 @@
-"""How the tokens of a map are arranged: windows, and what stands between them and the map."""
+"""How the tokens of a map are arranged and resampled: windows, means over cells, bilinear samples, chosen regions,
+learned mixtures. Maps are channels last; whatever follows the width is carried along."""
 
-from windeye.tokens.windows import absent, merge, partition
+from windeye.tokens.mixing import mix
+from windeye.tokens.pooling import pool
+from windeye.tokens.regions import gather, route
+from windeye.tokens.sampling import sample
+from windeye.tokens.windows import absent, margins, merge, partition
 
-__all__ = ["absent", "merge", "partition"]
+__all__ = ["absent", "gather", "margins", "merge", "mix", "partition", "pool", "route", "sample"]

@@ -1,0 +1,32 @@
+"""A map read between its tokens."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def sample(
+    x: Float[Tensor, "batch height width heads width_of_head"], at: Float[Tensor, "batch heads *places 2"]
+) -> Float[Tensor, "batch *places heads width_of_head"]:
+    """Bilinear values of every head's map at places of its own; zero outside of the map.
+
+    Args:
+        x: maps, heads last but one.
+        at: places as (x, y) in units in which the first and the last column or row lie at -1 and 1 (an axis of one
+            token lies at -1, as a limit of no spacing).
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([0.0, 1.0, 4.0]).reshape(1, 1, 3, 1, 1)
+        >>> sample(x, torch.tensor([[[[0.5, -1.0], [1.0, -1.0]]]])).flatten()
+        tensor([2.5000, 4.0000])
+    """
+    batch, _, _, heads, _ = x.shape
+    places = at.shape[2:-1]
+    maps = x.permute(0, 3, 4, 1, 2).flatten(0, 1)
+    grid = at.reshape(batch * heads, 1, -1, 2).to(x.dtype)
+    values = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    values = values.reshape(batch, heads, x.shape[-1], *places)
+    return values.movedim(1, -1).movedim(1, -1)
