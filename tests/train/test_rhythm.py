@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import pytest
@@ -96,6 +97,50 @@ def test_streaming_equals_the_published_equations(case):
         golden.same(torch.stack([per_head[place[0], :, place[1]] for place in chosen]).mean(0), numbers[expected])
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_heads_may_be_averaged_before_or_after(case):
+    meta, numbers = golden.load("preplan-anchor", case)
+    rows = scores_of(meta, numbers)[3].nonzero().flatten().tolist()
+    waad = oracle.windowed_distance(numbers["output.attention_local_mean"], rows, meta["W"])
+    fai = oracle.future_influence(numbers["output.attention_global_mean"], rows, meta["H_lo"], meta["H_hi"])
+    golden.same(torch.tensor(waad, dtype=torch.float64), numbers["output.waad"])
+    golden.same(torch.tensor(fai, dtype=torch.float64), numbers["output.fai"])
+
+
+def hand_made(logits):
+    """WAAD with window 4 and FAI over lags 2 to 5 of one head whose logits are given."""
+    n = len(logits)
+    query, key = torch.eye(n, dtype=torch.float64), torch.tensor(logits, dtype=torch.float64).T
+    stats = {"waad": WindowedDistance(4), "fai": FutureInfluence(2, 5)}
+    found = statistics(query[None, :, None], key[None, :, None], stats, scale=1.0)
+    return found["waad"][0, :, 0], found["fai"][0, :, 0]
+
+
+def test_a_head_that_looks_at_itself_has_neither_signal():
+    waad, fai = hand_made([[1e3 * (t == s) for s in range(9)] for t in range(9)])
+    assert waad.abs().max() < 1e-12
+    assert fai.abs().max() < 1e-12
+
+
+def test_a_head_that_looks_at_the_first_token_has_the_capped_distance():
+    waad, fai = hand_made([[1e3 * (s == 0) for s in range(9)] for _ in range(9)])
+    golden.same(waad, torch.arange(9).clamp(max=4).double())
+    golden.same(fai, torch.eye(9, dtype=torch.float64)[0])
+
+
+def test_a_head_that_looks_evenly_has_the_mean_capped_distance():
+    waad, _ = hand_made([[0.0] * 9 for _ in range(9)])
+    expected = [sum(min(j, 4) for j in range(t + 1)) / (t + 1) for t in range(9)]
+    golden.same(waad, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_token_that_all_later_ones_give_a_share_has_that_influence():
+    share = 0.3
+    odds = [math.log(share / (1 - share) * max(t, 1)) for t in range(9)]
+    _, fai = hand_made([[odds[t] * (s == 2) for s in range(9)] for t in range(9)])
+    assert fai[2].item() == pytest.approx(share)
+
+
 def by_maps(model, ids, response, layers, *, window, low, high, padding=None):
     """Spans, and (WAAD, FAI) of every head, from the full maps of each sequence without its padding."""
     heads = model.config.mixers[0].heads
@@ -145,6 +190,37 @@ def test_one_pass_over_a_model_equals_its_full_maps(spec, side):
         (found.fai, fai, found.heads.global_heads),
     ):
         golden.same(signal, torch.stack([expected[layers.index(at), head] for at, head in chosen]).mean(dim=0))
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_model_of_transformers_is_read_as_its_own_maps_say(left):
+    transformers = pytest.importorskip("transformers")
+    from windeye.hf.attach import attach
+
+    config = transformers.LlamaConfig(
+        vocab_size=29, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, initializer_range=0.5, attn_implementation="eager",
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).double().eval()
+    ids = torch.randint(29, (2, 20))
+    empty = torch.tensor([0, 6])[:, None] if left else torch.zeros(2, 1)
+    padding = torch.arange(20) < empty
+    response = ~padding & (torch.arange(20) >= 9)
+    with torch.no_grad():
+        maps = [model(ids[row : row + 1, ~padding[row]], output_attentions=True).attentions for row in range(2)]
+    with attach(model):
+        found = rhythm(model, ids, response, window=4, low=2, high=6, padding=padding)
+    assert found.layers == (1, 2)
+    for row in range(2):
+        rows = response[row, ~padding[row]].nonzero().flatten().tolist()
+        near, far = (
+            torch.stack([maps[row][layer][0, head] for layer, head in chosen]).mean(dim=0)
+            for chosen in (found.heads.local_heads, found.heads.global_heads)
+        )
+        waad, fai = oracle.windowed_distance(near, rows, 4), oracle.future_influence(far, rows, 2, 6)
+        for signal, expected in ((found.waad, waad), (found.fai, fai)):
+            # Its maps come from a softmax in float32, whatever the model.
+            assert signal[row, response[row]].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_horizon_beyond_the_end_and_window_beyond_the_length():
