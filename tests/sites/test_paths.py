@@ -187,6 +187,25 @@ class TestMeaning:
             found = path_patching(model, alone, mlps="free", receivers=Receivers("v", ((1, 0),)), places="s2")
             same(together.patched[..., row], found.patched[..., 0], tolerance("llama"))
 
+    @pytest.mark.parametrize("to", ["logits", Receivers("q", ((2, 0),))])
+    def test_sending_its_own_clean_output_a_head_has_no_effect(self, to):
+        model, batch = decoder("gpt2"), prompts()
+        parts = anatomy(model)
+        with torch.no_grad():
+            own = run_streams(parts, batch.clean, batch.at("end"), batch.end).z
+        found = path_patching(model, batch, mlps="free", receivers=to, by=own)
+        same(found.patched, found.clean.expand_as(found.patched))
+
+    @pytest.mark.parametrize("route", ["closed", "two-pass"])
+    def test_some_senders_have_the_effects_that_they_have_among_all(self, route):
+        model, batch = decoder("windeye, grouped"), prompts()
+        for to in ("logits", Receivers("v", ((2, 0),))):
+            every = path_patching(model, batch, mlps="free", receivers=to)
+            some = path_patching(model, batch, mlps="free", receivers=to, senders=[(0, 3), (1, 1)], route=route)
+            for sender in ((0, 3), (1, 1)):
+                same(some.patched[sender], every.patched[sender])
+            same(some.patched[0, 0], some.clean)
+
     def test_the_largest_come_first(self):
         found = path_patching(decoder("gpt2"), prompts(), mlps="free")
         top = found.top(5)
@@ -232,6 +251,8 @@ class TestBadInput:
             ({"mlps": "some"}, ValueError, 'mlps must be "free" or "frozen", got \'some\''),
             ({"route": "fast"}, ValueError, 'route must be "closed" or "two-pass", got \'fast\''),
             ({"chunk": 0}, ValueError, "chunk must be at least 1, got 0"),
+            ({"senders": [(0, 4)]}, IndexError, "sender layer 0, head 4: layers are 0 to 2, heads 0 to 3"),
+            ({"by": torch.zeros(3, 3, 4, 8)}, ValueError, r"by must be \[layers, batch, .*\], got \(3, 1, 4, 8\)"),
             ({"places": "all"}, ValueError, 'where logits receive, places must be "end"'),
             ({"receivers": Receivers("q", ())}, ValueError, "receivers must name at least one head"),
             ({"receivers": Receivers("z", ((0, 0),))}, ValueError, 'input must be "q", "k" or "v", got \'z\''),

@@ -96,6 +96,8 @@ def path_patching(
     mlps: Mlps,
     receivers: Receivers | Literal["logits"] = "logits",
     places: Int[Tensor, "batch places"] | str = "end",
+    senders: Sequence[Sender] | None = None,
+    by: Float[Tensor, "layers batch places heads head_dim"] | None = None,
     route: Route = "closed",
     chunk: int = 32,
 ) -> PathEffects:
@@ -110,6 +112,8 @@ def path_patching(
         receivers: the logits at each prompt's end, or queries, keys or values of heads.
         places: at which tokens senders and receivers are patched: the "end" of each prompt, "all", a name among
             ``prompts.places``, or one row of positions per prompt.
+        senders: heads that are tried; default all that can reach the receiver.
+        by: what a sender sends instead; default its output in the corrupted run.
         route: "closed" computes what arrives at the receiver and runs on from the first patched token, "two-pass" runs
             the model twice per sender: the same numbers, as a reference.
         chunk: how many senders share one forward pass; more is faster and takes more memory.
@@ -144,13 +148,52 @@ def path_patching(
     else:
         receivers.check(parts)
     at = prompts.at(places)
+    tried = _tried(parts, receivers, senders)
+    before, after = (at.new_empty(len(prompts), dtype=parts.unembedding.dtype) for _ in range(2))
+    patched = before.new_empty(len(parts.blocks), parts.heads, len(prompts))
     with torch.no_grad(), evaluating(model):
-        clean, corrupt = (run_streams(parts, ids, at, prompts.end) for ids in (prompts.clean, prompts.corrupt))
-        before, after = (parts.difference(run.final, prompts.answers) for run in (clean, corrupt))
-        # Before the first patched place a patched run is the clean one.
-        replay = Replay(parts.body, prompts.clean, int(at.min()) if route == "closed" else 0)
-        patched = _Sweep(parts, prompts, at, clean, corrupt, receivers, mlps, chunk, replay).run(route)
+        for rows in _groups(at, route):
+            some, here = prompts.rows(rows), at[rows]
+            clean, corrupt = (run_streams(parts, ids, here, some.end) for ids in (some.clean, some.corrupt))
+            before[rows], after[rows] = (parts.difference(run.final, some.answers) for run in (clean, corrupt))
+            sent = corrupt.z if by is None else by[:, rows]
+            if sent.shape != clean.z.shape:
+                raise ValueError(f"by must be [layers, batch, places, heads, head_dim], got {tuple(sent.shape)}")
+            # Before the first patched place a patched run is the clean one.
+            skipped = int(here.min()) if route == "closed" and receivers != "logits" else 0
+            replay = Replay(parts.body, some.clean, skipped)
+            sweep = _Sweep(parts, some, here, clean, sent, receivers, mlps, chunk, replay)
+            patched[..., rows] = sweep.run(tried, route)
     return PathEffects(patched, before, after, receivers, mlps)
+
+
+def _tried(parts: Anatomy, receivers: Receivers | Literal["logits"], senders: Sequence[Sender] | None) -> list[Sender]:
+    """Heads up to the lowest receiver's layer, without the receivers themselves; of these the ones that are asked for.
+
+    Raises:
+        IndexError: a sender that does not exist.
+    """
+    last, skipped = len(parts.blocks) - 1, set[Sender]()
+    if receivers != "logits":
+        last = receivers.layers[0]
+        for layer, head in receivers.heads:
+            # Query heads that share the keys or values of a receiver.
+            share = parts.heads // parts.blocks[layer].inputs[receivers.input].heads
+            skipped |= {(layer, head * share + i) for i in range(share)}
+    for layer, head in senders or ():
+        if not (0 <= layer < len(parts.blocks) and 0 <= head < parts.heads):
+            there = f"layers are 0 to {len(parts.blocks) - 1}, heads 0 to {parts.heads - 1}"
+            raise IndexError(f"sender layer {layer}, head {head}: {there}")
+    every = ((layer, head) for layer in range(last + 1) for head in range(parts.heads))
+    return [sender for sender in every if sender not in skipped and (senders is None or sender in senders)]
+
+
+def _groups(at: Int[Tensor, "batch places"], route: Route) -> list[Tensor]:
+    """Prompts that share their first patched place, so that none runs from an earlier one; the reference runs all."""
+    if route == "two-pass":
+        return [torch.arange(len(at), device=at.device)]
+    first = at.amin(dim=1)
+    return [(first == place).nonzero()[:, 0] for place in first.unique()]
 
 
 @dataclass(frozen=True)
@@ -161,17 +204,16 @@ class _Sweep:
     prompts: ContrastBatch
     at: Int[Tensor, "batch places"]
     clean: Streams
-    corrupt: Streams
+    sent: Float[Tensor, "layers batch places heads head_dim"]
     receivers: Receivers | Literal["logits"]
     mlps: Mlps
     chunk: int
     replay: Replay
 
-    def run(self, route: Route) -> Float[Tensor, "layers heads batch"]:
+    def run(self, every: list[Sender], route: Route) -> Float[Tensor, "layers heads batch"]:
         """The logit differences; those of heads that are no senders are the clean ones."""
         before = self.parts.difference(self.clean.final, self.prompts.answers)
         found = before.expand(len(self.parts.blocks), self.parts.heads, -1).clone()
-        every = list(self._senders())
         arrivals = self._computed(every) if route == "closed" else None
         for start in range(0, len(every), self.chunk):
             senders = every[start : start + self.chunk]
@@ -188,24 +230,12 @@ class _Sweep:
             found[list(layers), list(heads)] = rows
         return found
 
-    def _senders(self) -> Iterator[Sender]:
-        """Heads up to the lowest receiver's layer, without the receivers themselves."""
-        last, skipped = len(self.parts.blocks) - 1, set[Sender]()
-        if self.receivers != "logits":
-            last = self.receivers.layers[0]
-            for layer, head in self.receivers.heads:
-                # Query heads that share the keys or values of a receiver.
-                share = self.parts.heads // self.parts.blocks[layer].inputs[self.receivers.input].heads
-                skipped |= {(layer, head * share + i) for i in range(share)}
-        every = ((layer, head) for layer in range(last + 1) for head in range(self.parts.heads))
-        return (sender for sender in every if sender not in skipped)
-
     def _computed(self, senders: Sequence[Sender]) -> dict[int, Tensor]:
         """What arrives at each receiver, from the streams of the two runs."""
+        wanted = torch.tensor([layer * self.parts.heads + head for layer, head in senders], dtype=torch.int64)
         if self.receivers == "logits":
             *_, (_, shift) = self._shifts()
-            return {LOGITS: self.clean.final + shift[:, :, 0]}
-        wanted = torch.tensor([layer * self.parts.heads + head for layer, head in senders], dtype=torch.int64)
+            return {LOGITS: self.clean.final + shift[wanted, :, 0]}
         arrived = {}
         for layer, shift in self._shifts():
             if layer in self.receivers.layers:
@@ -228,7 +258,7 @@ class _Sweep:
         shift = self.clean.pre.new_zeros(0, *self.clean.pre.shape[1:])
         for layer, block in enumerate(self.parts.blocks):
             yield layer, shift
-            moved = self.corrupt.z[layer] - self.clean.z[layer]
+            moved = self.sent[layer] - self.clean.z[layer]
             shift = torch.cat((shift, torch.einsum("bphc,hcd->hbpd", moved, block.writes)))
             if self.mlps == "free":
                 for rows in torch.split(shift, self.chunk):
@@ -253,7 +283,7 @@ class _Sweep:
                 held = self.clean.z[layer].expand(copies, -1, -1, -1, -1).clone()
                 for copy, (at, head) in enumerate(senders):
                     if at == layer:
-                        held[copy, :, :, head] = self.corrupt.z[layer][:, :, head]
+                        held[copy, :, :, head] = self.sent[layer][:, :, head]
                 hooks.before(block.out, partial(_put, pick=pick, values=held.flatten(0, 1).flatten(-2)))
                 if self.mlps == "frozen" and block.mlp is not None:
                     frozen = self.clean.mlp[layer].repeat(copies, 1, 1)

@@ -87,10 +87,11 @@ class ContrastBatch:
         Raises:
             ValueError: an unknown name or a wrong shape. IndexError: a place behind a prompt's end; names the prompt.
         """
-        batch, n = self.clean.shape
+        batch = len(self)
         if isinstance(places, str):
             if places == "all":
-                return torch.arange(n, device=self.clean.device).expand(batch, -1)
+                last = int(self.end.max()) if batch else -1
+                return torch.arange(last + 1, device=self.clean.device).expand(batch, -1)
             if places != "end" and places not in self.places:
                 named = ", ".join(sorted({"all", "end", *self.places}))
                 raise ValueError(f"places must be one of {named}, or a tensor, got {places!r}")
@@ -103,10 +104,12 @@ class ContrastBatch:
                     raise IndexError(f"place {place} of prompt {prompt}: its tokens are 0 to {end}")
         return places
 
-    def rows(self, chosen: slice) -> ContrastBatch:
-        """Some of the prompts."""
+    def rows(self, chosen: slice | Int64[Tensor, " rows"]) -> ContrastBatch:
+        """Some of the prompts, no longer than the longest of them."""
+        end = self.end[chosen]
+        n = int(end.max()) + 1 if len(end) else self.clean.shape[1]
         places = {name: found[chosen] for name, found in self.places.items()}
-        return ContrastBatch(self.clean[chosen], self.corrupt[chosen], self.answers[chosen], self.end[chosen], places)
+        return ContrastBatch(self.clean[chosen, :n], self.corrupt[chosen, :n], self.answers[chosen], end, places)
 
 
 def single_tokens(words: Iterable[str], tokenizer: Tokenizer) -> tuple[str, ...]:
