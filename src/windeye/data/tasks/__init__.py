@@ -8,6 +8,7 @@ torch.Size([32, 64])
 from windeye.data.sequences import IGNORED, Epochs, Fresh, Sequences
 from windeye.data.tasks.colored_objects import ColoredObjects
 from windeye.data.tasks.contrast import Contrast, ContrastBatch, single_tokens, tokenize
+from windeye.data.tasks.countdown import Countdown
 from windeye.data.tasks.haystack import Fact, Haystack
 from windeye.data.tasks.ioi import IOI
 from windeye.data.tasks.mqar import MQAR, STANDARD_TEST, STANDARD_TRAIN
@@ -25,6 +26,7 @@ __all__ = [
     "ColoredObjects",
     "Contrast",
     "ContrastBatch",
+    "Countdown",
     "Epochs",
     "Fact",
     "Fresh",
