@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from windeye.models import AttentiveClassifier, AttentiveConfig
 
@@ -42,10 +43,27 @@ def test_the_query_is_both_ends_of_the_second_text():
     words = model.embed(torch.randint(1, 20, (1, 4)))
     query = model.embed(torch.randint(1, 20, (1, 3)))
     full = torch.tensor([4]), torch.tensor([3])
-    _, (last, _) = model.query_encoder(query)
+    states = [lstm(q)[1][0][0] for lstm, q in zip(model.query_encoder.children(), (query, query.flip(1)), strict=True)]
     reading = model.read(words, full[0], query, full[1])
-    ends = last.transpose(0, 1).flatten(1)
-    torch.testing.assert_close(reading.scores, model.attention.scores(reading.states, ends))
+    torch.testing.assert_close(reading.scores, model.attention.scores(reading.states, torch.cat(states, dim=-1)))
+
+
+def test_both_directions_are_those_of_one_packed_bidirectional_lstm():
+    model = model_of()
+    whole = torch.nn.LSTM(5, 3, batch_first=True, bidirectional=True).double()
+    own = dict(model.encoder.onward.named_parameters())
+    own |= {f"{name}_reverse": weight for name, weight in model.encoder.back.named_parameters()}
+    whole.load_state_dict(own)
+    words, lengths = torch.randn(3, 6, 5, dtype=torch.float64, requires_grad=True), torch.tensor([2, 6, 1])
+    packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = pad_packed_sequence(whole(packed)[0], batch_first=True)
+    real = torch.arange(6) < lengths[:, None]
+    found = model.encoder(words, lengths)
+    torch.testing.assert_close(found[real], expected[real])
+    weight = torch.randn_like(found) * real[..., None]
+    torch.testing.assert_close(
+        *(torch.autograd.grad((states * weight).sum(), words, retain_graph=True)[0] for states in (found, expected))
+    )
 
 
 def test_words_know_nothing_of_each_other():

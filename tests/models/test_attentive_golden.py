@@ -11,7 +11,7 @@ from windeye.nn.perturbation import RULES, PerturbedLoss
 
 CASES = {"at_ragged": "adversarial", "at_lambda_half_eps5": "adversarial", "iat_released": "iat_batch"}
 NAMES = {
-    "_encoder.lstm.": "encoder.",
+    "_encoder.lstm.": "encoder.onward.",
     "_attention_layer.attn.0.": "attention.key_proj.",
     "_attention_layer.attn.2.": "attention.score_proj.",
     "_output.": "answers.",
@@ -23,7 +23,10 @@ def ours(numbers):
     found = {}
     for name, tensor in numbers.items():
         (prefix,) = (p for p in NAMES if name.startswith(p))
-        found[NAMES[prefix] + name.removeprefix(prefix)] = tensor
+        ours = NAMES[prefix] + name.removeprefix(prefix)
+        if ours.endswith("_reverse"):
+            ours = ours.replace("onward", "back").removesuffix("_reverse")
+        found[ours] = tensor
     return found
 
 

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from windeye.nn import AdditiveAttention
 from windeye.nn.additive import masked_softmax
@@ -109,13 +108,13 @@ class AttentiveClassifier(nn.Module):
         check_lengths("lengths", lengths, words)
         if (query is None) != (self.query_encoder is None):
             raise ValueError(f"query is {'missing' if query is None else 'given'}, but paired={self.config.paired}")
-        states = _run(self.encoder, words, lengths)
+        states = self.encoder(words, lengths)
         asked = None
         if query is not None and self.query_encoder is not None:
             if query_lengths is None:
                 raise ValueError("query_lengths is missing; it says how many words each query has")
             check_lengths("query_lengths", query_lengths, query)
-            asked = _ends(_run(self.query_encoder, query, query_lengths), query_lengths)
+            asked = _ends(self.query_encoder(query, query_lengths), query_lengths)
         padding = torch.arange(words.shape[1], device=words.device) >= lengths[:, None].to(words.device)
         return Reading(states, self.attention.scores(states, asked), padding)
 
@@ -143,29 +142,54 @@ class AttentiveClassifier(nn.Module):
         return self.answer(self.read(self.embed(tokens), lengths, asked, query_lengths))
 
 
-class _WordByWord(nn.Module):
-    """States of single words: no word knows of another."""
+class BidirectionalLSTM(nn.Module):
+    """States of an LSTM from the first word on, beside those of another from each text's own last word back.
+
+    Two single directions over padded rows, instead of one bidirectional LSTM over packed ones, which is the same
+    function: torch has its fast kernel for that alone.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.onward = nn.LSTM(dim, hidden, batch_first=True)
+        self.back = nn.LSTM(dim, hidden, batch_first=True)
+
+    def forward(
+        self, words: Float[Tensor, "batch n dim"], lengths: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch n channels"]:
+        """What stands at padding means nothing."""
+        backward = _reversed(self.back(_reversed(words, lengths))[0], lengths)
+        return torch.cat([self.onward(words)[0], backward], dim=-1)
+
+
+class WordByWord(nn.Module):
+    """``tanh(W w_t + b)``: no word knows of another."""
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
         self.proj = nn.Linear(dim, channels)
 
-    def forward(self, words: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n channels"]:
+    def forward(
+        self,
+        words: Float[Tensor, "batch n dim"],
+        lengths: Int[Tensor, " batch"],  # noqa: ARG002 - a word is a word wherever it stands
+    ) -> Float[Tensor, "batch n channels"]:
+        """States of single words."""
         return self.proj(words).tanh()
 
 
 def _encoder(config: AttentiveConfig) -> nn.Module:
     if config.encoder == "words":
-        return _WordByWord(config.dim, 2 * config.hidden)
-    return nn.LSTM(config.dim, config.hidden, batch_first=True, bidirectional=True)
+        return WordByWord(config.dim, 2 * config.hidden)
+    return BidirectionalLSTM(config.dim, config.hidden)
 
 
-def _run(encoder: nn.Module, words: Tensor, lengths: Tensor) -> Tensor:
-    """States; the backward direction begins at each text's own last word."""
-    if not isinstance(encoder, nn.LSTM):
-        return encoder(words)
-    packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    return pad_packed_sequence(encoder(packed)[0], batch_first=True, total_length=words.shape[1])[0]
+def _reversed(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """The words of each text in the other order, padding left where it is."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    last = lengths.to(tokens.device)[:, None] - 1
+    order = torch.where(places <= last, last - places, places)
+    return tokens.gather(1, order[..., None].expand_as(tokens))
 
 
 def _ends(states: Tensor, lengths: Tensor) -> Tensor:
