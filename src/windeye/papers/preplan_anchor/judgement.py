@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from windeye.papers.preplan_anchor.policy import BOTTOM, COUPLED, RANDOM, RULES, UNIFORM, Course
+from windeye.papers.preplan_anchor.policy import BOTTOM, COUPLED, RANDOM, UNIFORM, Course
 from windeye.papers.preplan_anchor.reading import LAG, Chance, Reading
 from windeye.papers.preplan_anchor.signals import Signals
 from windeye.papers.preplan_anchor.toy import Learned
@@ -22,8 +22,8 @@ FIRST, INSIDE = "accuracy at chunk starts", "accuracy inside chunks"
 AREA, LAST = "mean reward over training", "mean reward of the last quarter"
 TEXT = "real text"
 
-ARMS: dict[str, str] = {TYPED: "typed", ALL_HEADS: "all", UNTRAINED: "untrained"}
-"""Arms of the signals, and what a seed's result calls them."""
+ARMS = (TYPED, ALL_HEADS, UNTRAINED)
+"""Ways of reading the signals off the toy."""
 
 READINGS: dict[str, tuple[str, str]] = {
     "follows": (f"FAI peaks at or up to {LAG} tokens behind a WAAD peak", "share"),
@@ -140,6 +140,3 @@ def verdict(rows: Sequence[Row]) -> Verdict:
 
 def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
-
-
-__all__ = ["ARMS", "RULES", "checks", "text_rows", "toy_rows", "verdict"]

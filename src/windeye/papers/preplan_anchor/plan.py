@@ -30,7 +30,7 @@ class ToyPlan:
     """Accuracy at chunk starts and inside chunks at which training ends."""
     half: float = 0.95
     """Both accuracies, from which on the model is the policy that the reinforcement part begins with."""
-    texts: int = 248
+    texts: int = 256
     window: int = 10
     low: int = 10
     high: int = 100
