@@ -43,6 +43,21 @@ template <class T> class Features {
         }
     }
 
+    // What factors of each lane's query make of the rows' numbers is added to `pull`.
+    void spread(int32_t batch, int32_t block, int first, int last, const Vec<T> *factors, Vec<T> *pull) const {
+        const T *x = values + batch * stride + int64_t(block) * count;
+        const uint8_t *flat = level.data() + place(stride ? batch : 0, block);
+        Vec<T> everywhere{};
+        for (int32_t c = 0; c < count; ++c) {
+            if (flat[c]) everywhere += factors[c] * x[c];
+            else
+                for (int r = first; r < last; ++r) pull[r] += factors[c] * x[int64_t(r) * count + c];
+        }
+        for (int r = first; r < last; ++r) pull[r] += everywhere;
+    }
+
+    const T *of(int32_t batch, int64_t key) const { return values + batch * stride + key * count; }
+
   private:
     const T *values;
     int64_t stride;
@@ -72,6 +87,7 @@ template <class T> class Tables {
             std::copy_n(from, rows.distances, to + MARGIN);
             std::fill_n(to + MARGIN + rows.distances, MARGIN, t.high);
         }
+        reversed.assign(values.rbegin(), values.rend());
     }
 
     // `lead`: distance of the first lane to the first row of the block; lanes go up, rows go down.
@@ -92,6 +108,30 @@ template <class T> class Tables {
         }
     }
 
+    // What factors of each lane's query make of the distances is added to `pull`.
+    void spread(int64_t lead, int begin, int end, const Vec<T> *factors, Vec<T> *pull) const {
+        const int64_t nearest = lead - (end - 1), farthest = lead + Lanes<T>::N - 1 - begin;
+        Vec<T> everywhere{};
+        for (size_t f = 0; f < tables.size(); ++f) {
+            const Table &t = tables[f];
+            if (farthest <= t.last_low) everywhere += factors[f] * t.low;
+            else if (nearest >= t.first_high) everywhere += factors[f] * t.high;
+            else
+                for (int r = begin; r < end; ++r) pull[r] += factors[f] * unaligned_load<T>(values.data() + f * width + MARGIN + (lead - first) - r);
+        }
+        for (int r = begin; r < end; ++r) pull[r] += everywhere;
+    }
+
+    // The same for one query and lanes of keys: the first lane is at distance `lead`, the others are nearer.
+    void spread_back(int64_t lead, const T *factors, Vec<T> &pull) const {
+        for (size_t f = 0; f < tables.size(); ++f) {
+            const Table &t = tables[f];
+            if (lead <= t.last_low) pull += factors[f] * t.low;
+            else if (lead - (Lanes<T>::N - 1) >= t.first_high) pull += factors[f] * t.high;
+            else pull += factors[f] * unaligned_load<T>(reversed.data() + (tables.size() - f) * width - 1 - (MARGIN + lead - first));
+        }
+    }
+
   private:
     static constexpr int MARGIN = BLOCK + Lanes<T>::N; // a block that is not all at one end reaches no farther than this
     struct Table {
@@ -99,7 +139,7 @@ template <class T> class Tables {
         int64_t last_low, first_high; // distances up to which, and from which on, it is that
     };
     std::vector<Table> tables;
-    std::vector<T> values; // with margins
+    std::vector<T> values, reversed; // with margins
     int64_t width;
     int32_t first;
 };

@@ -1,4 +1,5 @@
 // The kernels of statistics for one instruction set. Compiled once per set with its own flags and its own name in WINDEYE_ISA.
+#include "statistics_backward.h"
 #include "statistics_columns.h"
 #include "statistics_rows.h"
 
@@ -27,8 +28,17 @@ static void columns(const Problem &p, const Columns &asked) {
     }
 }
 
+static void backward(const Problem &p, const Rows &asked, const Gradients &gradients) {
+    switch (p.type) {
+    case Type::float32: return backward_as<float>(p, asked, gradients);
+    case Type::bfloat16: return backward_as<bfloat16>(p, asked, gradients);
+    case Type::float16: return backward_as<float16>(p, asked, gradients);
+    case Type::float64: return backward_as<double>(p, asked, gradients);
+    }
+}
+
 extern const windeye::statistics::Kernels kernels;
-const windeye::statistics::Kernels kernels = {WINDEYE_TEXT(WINDEYE_ISA), rows, columns};
+const windeye::statistics::Kernels kernels = {WINDEYE_TEXT(WINDEYE_ISA), rows, columns, backward};
 
 } // namespace statistics
 } // namespace WINDEYE_ISA

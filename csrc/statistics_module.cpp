@@ -123,6 +123,21 @@ struct Call {
         kernels->columns(problem, asked);
     }
 
+    // Factors of each row: constant, entropy, squares, distance, features, tables; 0 for none. Then where gradients go.
+    void backward(const std::vector<int64_t> &factors, const std::vector<int64_t> &query, const std::vector<int64_t> &key) {
+        nb::gil_scoped_release release;
+        Gradients asked;
+        asked.constant = pointer<const void>(factors[0]);
+        asked.entropy = pointer<const void>(factors[1]);
+        asked.squares = pointer<const void>(factors[2]);
+        asked.distance = pointer<const void>(factors[3]);
+        asked.features = pointer<const void>(factors[4]);
+        asked.tables = pointer<const void>(factors[5]);
+        asked.query = tensor(query);
+        asked.key = tensor(key);
+        kernels->backward(problem, row, asked);
+    }
+
   private:
     static Tensor tensor(const std::vector<int64_t> &s) {
         Tensor x;
@@ -152,5 +167,6 @@ void register_statistics(nb::module_ &m) {
         .def("set_tables", &Call::set_tables)
         .def("set_top", &Call::set_top)
         .def("rows", &Call::rows)
-        .def("columns", &Call::columns);
+        .def("columns", &Call::columns)
+        .def("backward", &Call::backward);
 }

@@ -57,10 +57,21 @@ struct Columns {
     void *sums = nullptr; // [batch, keys, heads]
 };
 
+// A loss pulls at the logits of the pairs by
+//   A (constant + entropy log A + squares A + distance |t - s| + sum_c features[c] feature[c][s] + sum_f tables[f] table[f][t - s])
+// where A is the weight, the factors are the row's, and features and tables are those of `Rows`.
+struct Gradients {
+    const void *constant = nullptr;                                         // [batch, queries, heads]
+    const void *entropy = nullptr, *squares = nullptr, *distance = nullptr; // same layout; null: 0
+    const void *features = nullptr, *tables = nullptr; // [batch, queries, heads, feature_count or table_count]
+    Tensor query, key;                                 // the results
+};
+
 struct Kernels {
     const char *name;
     void (*rows)(const Problem &, const Rows &);
     void (*columns)(const Problem &, const Columns &);
+    void (*backward)(const Problem &, const Rows &, const Gradients &);
 };
 
 } // namespace statistics

@@ -3,15 +3,11 @@
 
 #include "statistics_features.h"
 #include "statistics_ranks.h"
-#include "statistics_sight.h"
-#include "threads.h"
+#include "statistics_walk.h"
 
 namespace windeye {
 namespace WINDEYE_ISA {
 namespace statistics {
-
-// Vectors that share the keys of a tile: the query heads of a key head, and neighbouring queries where those are few.
-constexpr int SHARED_VECTORS = 8, WORTH_SHARING = 4;
 
 // What the weights of one vector of queries add up to over the rows of a block.
 template <class T> struct BlockSums {
@@ -57,18 +53,14 @@ template <class T> struct RowPlan {
     Logit<T> logit;
     Features<T> features;
     Tables<T> tables;
+    TileShape shape;
     Weigh weigh_block;
-    int heads_at_once, query_vectors; // of a tile
-    bool keeps_weights;
 
-    RowPlan(const Problem &p, const Rows &rows) : logit(p), features(p, rows), tables(rows) {
+    RowPlan(const Problem &p, const Rows &rows) : logit(p), features(p, rows), tables(rows), shape(p) {
         static constexpr Weigh choices[2][2][2] = {
             {{weigh<T, false, false, false>, weigh<T, false, false, true>}, {weigh<T, false, true, false>, weigh<T, false, true, true>}},
             {{weigh<T, true, false, false>, weigh<T, true, false, true>}, {weigh<T, true, true, false>, weigh<T, true, true, true>}}};
         weigh_block = choices[rows.entropy != nullptr][rows.squares != nullptr][rows.distance != nullptr];
-        const int group = p.heads / p.kv_heads, parts = (group + SHARED_VECTORS - 1) / SHARED_VECTORS;
-        heads_at_once = (group + parts - 1) / parts;
-        query_vectors = std::max(1, WORTH_SHARING / heads_at_once);
     }
 };
 
@@ -82,11 +74,10 @@ template <class S, class T> struct RowScratch {
     Buffer<Vec<T>> query, score, features, tables; // query: [vector][dim]
     RowState<T> state[SHARED_VECTORS];
     std::vector<Ranks<T>> ranks;
-    Sight<T> sight[MOST_VECTORS];
-    Tile tile;
+    TileSight<T> seen;
 
     RowScratch(const Problem &p, const Rows &rows, const RowPlan<T> &plan) : keys(p.head_dim) {
-        const int vectors = plan.heads_at_once * plan.query_vectors;
+        const int vectors = plan.shape.vectors();
         query.resize(int64_t(vectors) * p.head_dim);
         score.resize(BLOCK);
         features.resize(int64_t(vectors) * rows.feature_count);
@@ -95,20 +86,12 @@ template <class S, class T> struct RowScratch {
     }
 };
 
-// Where a tile is: queries [query, query_end) of the heads [head, head_end), which share the keys of one key head.
-struct RowTile {
-    int32_t batch, kv_head, head, head_end, query, query_end;
-    int heads() const { return head_end - head; }
-};
-
-template <class S, class T> void begin_rows(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const RowTile &at) {
-    constexpr int N = Lanes<T>::N;
-    neighbours<T>(at.query, at.query_end, scratch.tile);
-    const int vectors = scratch.tile.vectors;
-    for (int q = 0; q < vectors; ++q)
-        scratch.sight[q].begin(p, at.batch, at.query + q * N, std::min(N, at.query_end - at.query - q * N));
+template <class S, class T> void begin_rows(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const TilePlace &at) {
+    scratch.seen.begin(p, at);
+    const int vectors = scratch.seen.tile.vectors;
     for (int h = 0; h < at.heads(); ++h) {
-        gather_lanes<S, T>(p.query, at.batch, at.head + h, scratch.tile, p.head_dim, plan.logit.factor, scratch.query.data + int64_t(h) * vectors * p.head_dim);
+        gather_lanes<S, T>(p.query, at.batch, at.head + h, scratch.seen.tile, p.head_dim, plan.logit.factor,
+                           scratch.query.data + int64_t(h) * vectors * p.head_dim);
         const T sink = p.sink ? static_cast<const T *>(p.sink)[at.head + h] * Lanes<T>::log2e : HIDDEN<T>;
         for (int q = 0; q < vectors; ++q) {
             scratch.state[h * vectors + q] = RowState<T>{};
@@ -133,10 +116,10 @@ template <class T> void rescale(RowState<T> &state, Vec<T> reference, Vec<T> *fe
 
 // One vector takes in the rows of a block that it sees; their keys are packed.
 template <class S, class T>
-void take_block(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const RowTile &at, int32_t block, int q, int h) {
+void take_block(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const TilePlace &at, int32_t block, int q, int h) {
     using V = Vec<T>;
-    const Sight<T> &sight = scratch.sight[q];
-    const int number = h * scratch.tile.vectors + q, first = sight.first, last = sight.last;
+    const Sight<T> &sight = scratch.seen.sight[q];
+    const int number = h * scratch.seen.tile.vectors + q, first = sight.first, last = sight.last;
     RowState<T> &state = scratch.state[number];
     V *features = scratch.features.data + number * rows.feature_count, *tables = scratch.tables.data + number * rows.table_count;
     V *s = scratch.score.data;
@@ -167,13 +150,13 @@ void take_block(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowS
     if (rows.table_count) plan.tables.take(lead, s, first, last, sums.weight, tables);
 }
 
-template <class S, class T> void end_rows(const Problem &p, const Rows &rows, RowScratch<S, T> &scratch, const RowTile &at) {
+template <class S, class T> void end_rows(const Problem &p, const Rows &rows, RowScratch<S, T> &scratch, const TilePlace &at) {
     constexpr int N = Lanes<T>::N;
     const auto put = [](void *to, int64_t place, T x) { if (to) static_cast<T *>(to)[place] = x; };
     for (int h = 0; h < at.heads(); ++h)
         for (int32_t query = at.query; query < at.query_end; ++query) {
-            const int number = h * scratch.tile.vectors + (query - at.query) / N, l = (query - at.query) % N;
-            const int64_t place = (int64_t(at.batch) * p.queries + query) * p.heads + at.head + h;
+            const int number = h * scratch.seen.tile.vectors + (query - at.query) / N, l = (query - at.query) % N;
+            const int64_t place = at.row(p, query, h);
             const RowState<T> &state = scratch.state[number];
             const T top = state.top[l], keys = state.total[l];
             const T sink = p.sink ? std::exp2(static_cast<const T *>(p.sink)[at.head + h] * Lanes<T>::log2e - top) : T(0);
@@ -196,54 +179,23 @@ template <class S, class T> void end_rows(const Problem &p, const Rows &rows, Ro
         }
 }
 
-template <class S, class T> void walk_rows(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const RowTile &at) {
+template <class S, class T> void walk_rows(const Problem &p, const Rows &rows, const RowPlan<T> &plan, RowScratch<S, T> &scratch, const TilePlace &at) {
     begin_rows(p, rows, plan, scratch, at);
-    for (int32_t key = 0;;) {
-        int32_t next = Sight<T>::NONE;
-        for (int q = 0; q < scratch.tile.vectors; ++q) next = std::min(next, scratch.sight[q].next(key));
-        if (next >= p.keys) break;
-        const int32_t block = next / BLOCK * BLOCK;
-        int first = BLOCK, last = 0;
-        for (int q = 0; q < scratch.tile.vectors; ++q) {
-            Sight<T> &sight = scratch.sight[q];
-            sight.look(block);
-            if (sight.first == sight.last) continue;
-            first = std::min(first, sight.first);
-            last = std::max(last, sight.last);
-        }
+    scratch.seen.walk(p, [&](int32_t block, int first, int last) {
         scratch.keys.bring(p.key, at.batch, at.kv_head, p.head_dim, first, last - first, [&](int i) { return int64_t(block) + first + i; });
-        for (int q = 0; q < scratch.tile.vectors; ++q)
-            if (scratch.sight[q].first < scratch.sight[q].last)
+        for (int q = 0; q < scratch.seen.tile.vectors; ++q)
+            if (scratch.seen.sight[q].first < scratch.seen.sight[q].last)
                 for (int h = 0; h < at.heads(); ++h) take_block(p, rows, plan, scratch, at, block, q, h);
-        key = block + BLOCK;
-    }
+    });
     end_rows(p, rows, scratch, at);
 }
 
 template <class S> void rows_as(const Problem &p, const Rows &rows) {
     using T = typename ComputeOf<S>::T;
     const RowPlan<T> plan(p, rows);
-    const int32_t width = plan.query_vectors * Lanes<T>::N, tiles = (p.queries + width - 1) / width;
-    const int32_t group = p.heads / p.kv_heads, parts = (group + plan.heads_at_once - 1) / plan.heads_at_once;
-    const int64_t work = int64_t(width) * plan.heads_at_once * p.keys * p.head_dim;
-    parallel(
-        int64_t(p.batch) * p.kv_heads * parts * tiles, std::max<int64_t>(1, 2000000 / std::max<int64_t>(1, work)), p.threads,
-        [&] { return RowScratch<S, T>(p, rows, plan); },
-        [&](RowScratch<S, T> &scratch, int64_t begin, int64_t end) {
-            for (int64_t i = begin; i < end; ++i) {
-                // Late queries first: where they see more than early ones, threads end at the same time.
-                const int32_t tile = tiles - 1 - int32_t(i % tiles), part = int32_t(i / tiles % parts);
-                const int64_t plane = i / tiles / parts;
-                RowTile at;
-                at.batch = int32_t(plane / p.kv_heads);
-                at.kv_head = int32_t(plane % p.kv_heads);
-                at.head = at.kv_head * group + part * plan.heads_at_once;
-                at.head_end = std::min(at.head + plan.heads_at_once, (at.kv_head + 1) * group);
-                at.query = tile * width;
-                at.query_end = std::min(at.query + width, p.queries);
-                walk_rows(p, rows, plan, scratch, at);
-            }
-        });
+    each_tile<T>(
+        p, plan.shape, [&] { return RowScratch<S, T>(p, rows, plan); },
+        [&](RowScratch<S, T> &scratch, const TilePlace &at) { walk_rows(p, rows, plan, scratch, at); });
 }
 
 } // namespace statistics

@@ -47,6 +47,12 @@ template <class T> struct Logit {
     }
 };
 
+// Bits [begin, end) of a word, for 0 <= begin and end <= 64; none where begin >= end.
+inline uint64_t bits_between(int32_t begin, int32_t end) {
+    if (begin >= end) return 0;
+    return (~uint64_t(0) >> (64 - (end - begin))) << begin;
+}
+
 // A tile of neighbouring tokens, one per lane.
 template <class T> inline void neighbours(int32_t begin, int32_t end, Tile &tile) {
     constexpr int N = Lanes<T>::N;

@@ -7,12 +7,6 @@ namespace windeye {
 namespace WINDEYE_ISA {
 namespace statistics {
 
-// Bits [begin, end) of a word, for 0 <= begin and end <= 64; none where begin >= end.
-inline uint64_t bits_between(int32_t begin, int32_t end) {
-    if (begin >= end) return 0;
-    return (~uint64_t(0) >> (64 - (end - begin))) << begin;
-}
-
 template <class T> class Sight {
   public:
     static constexpr int32_t NONE = std::numeric_limits<int32_t>::max();
@@ -20,7 +14,7 @@ template <class T> class Sight {
     // Of the block that was looked at last: rows [first, last) hold all that is seen; where `full`, every lane sees them.
     int first = 0, last = 0;
     bool full = false;
-    uint64_t seen[BLOCK]; // lanes that see each row; only of [first, last), and only where not full
+    uint64_t seen[BLOCK]; // lanes that see each row; only of [first, last)
 
     void begin(const Problem &p, int32_t batch, int32_t query, int count) {
         start = p.start + p.run_row(batch) + query;
@@ -63,12 +57,8 @@ template <class T> class Sight {
         last = 64 - __builtin_clzll(any);
         const uint64_t range = bits_between(first, last);
         full = (all & range) == range;
-        if (full) return;
-        for (int r = first; r < last; ++r) {
-            uint64_t row = 0;
-            for (int l = 0; l < lanes; ++l) row |= (word[l] >> r & 1) << l;
-            seen[r] = row;
-        }
+        if (full) std::fill(seen + first, seen + last, FULL<T>);
+        else spread(word);
     }
 
   private:
@@ -78,6 +68,14 @@ template <class T> class Sight {
     int32_t runs;
     int lanes;
     int32_t at[N]; // the run that each lane is in
+
+    // A word of rows per lane becomes a word of lanes per row.
+    void spread(const uint64_t *word) {
+        for (int r = first; r < last; ++r) {
+            seen[r] = 0;
+            for (int l = 0; l < lanes; ++l) seen[r] |= (word[l] >> r & 1) << l;
+        }
+    }
 
     int32_t begin_of(int32_t r, int l) const { return start[r * stride + l]; }
     int32_t end_of(int32_t r, int l) const { return stop[r * stride + l]; }

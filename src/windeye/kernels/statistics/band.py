@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from windeye.kernels.statistics import cpu, slab
+from windeye.kernels.statistics import compiled, cpu, slab
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import ColumnStatistic, DistanceStatistic, RowMass, Statistic
@@ -48,7 +48,7 @@ def run(scores: Scores, stats: Mapping[str, Statistic]) -> dict[str, Tensor]:
 def normalisers(scores: Scores) -> Float[Tensor, "batch queries heads"]:
     """The log-sum-exp of each row, by the cheapest way there is."""
     if cpu.can_run(scores, RowMass()) is None:
-        return cpu.row_pass(cpu.Work(scores), []).lse
+        return compiled.Work(scores).rows().lse
     parts = [slab.RowSlab(scores, rows, scores.logits(rows)).lse for rows in slab.slabs(scores)]
     return torch.cat(parts, dim=2).transpose(1, 2)
 
