@@ -116,8 +116,7 @@ class _NeighborhoodAttention(nn.Module):
         if x.shape[-1] != self.embed_dim:
             raise ValueError(f"x has {x.shape[-1]} channels but embed_dim is {self.embed_dim}")
         grid = x.shape[1:-1]
-        x = self._padded(x)
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(-3)
+        query, key, value = self.project(x)
         out = sited(
             self,
             query,
@@ -132,6 +131,11 @@ class _NeighborhoodAttention(nn.Module):
         for axis, length in enumerate(grid, start=1):
             out = out.narrow(axis, 0, length)
         return self.proj_drop(self.proj(out))
+
+    def project(self, x: Float[Tensor, "batch *grid embed_dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [batch, *grid, num_heads, head_dim], on the padded grid where ``small_map`` pads."""
+        query, key, value = self.qkv(self._padded(x)).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(-3)
+        return query, key, value
 
     def _padded(self, x: Tensor) -> Tensor:
         """Zeros at the far end of every axis that is shorter than its dilated window (legacy rule, fna spec)."""

@@ -1,9 +1,13 @@
 """Mixers of maps: every way of grouping queries and resampling keys, behind one protocol."""
 
 from windeye.nn.mixers.full import FullMixer, FullSpec
+from windeye.nn.mixers.layouts import as_nchw, as_sequence
 from windeye.nn.mixers.mixer import TokenMixer
+from windeye.nn.mixers.neighborhood import NeighborhoodMixer, NeighborhoodSpec
 from windeye.nn.mixers.plan import Groups, Plan
 from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, spec_from_dict, spec_to_dict, token_mixer
+from windeye.nn.mixers.spatial_reduction import SpatialReductionMixer, SpatialReductionSpec
+from windeye.nn.mixers.stripes import StripeMixer, StripeSpec
 from windeye.nn.mixers.window import WindowMixer, WindowSpec
 
 __all__ = [
@@ -11,11 +15,19 @@ __all__ = [
     "FullMixer",
     "FullSpec",
     "Groups",
+    "NeighborhoodMixer",
+    "NeighborhoodSpec",
     "Plan",
+    "SpatialReductionMixer",
+    "SpatialReductionSpec",
+    "StripeMixer",
+    "StripeSpec",
     "TokenMixer",
     "TokenMixerSpec",
     "WindowMixer",
     "WindowSpec",
+    "as_nchw",
+    "as_sequence",
     "spec_from_dict",
     "spec_to_dict",
     "token_mixer",

@@ -140,7 +140,9 @@ def _run(
         relation = blocks_as_groups(relation, grid, plan.query.device)
     if isinstance(relation, Groups):
         query, key, value = relation.split(plan.query), relation.resample(plan.key), relation.resample(value)
-        out = _grouped(query, key, value, relation.absent, bias, plan.scale, dropout_p, backend)
+        out = fused_groups(
+            query, key, value, relation.absent, bias, plan.scale, dropout_p, backend, by_torch=on_gpu
+        )  # fmt: skip
         return relation.join(out)
     if layer is not None:
         return sited(
@@ -166,7 +168,7 @@ def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.devic
     )
 
 
-def _grouped(
+def fused_groups(
     query: Float[Tensor, "batch groups *cells heads head_dim"],
     key: Float[Tensor, "batch groups *cells_kv heads head_dim"],
     value: Float[Tensor, "batch groups *cells_kv heads value_dim"],
@@ -175,13 +177,15 @@ def _grouped(
     scale: float,
     dropout_p: float,
     backend: str,
+    *,
+    by_torch: bool,
 ) -> Float[Tensor, "batch groups *cells heads value_dim"]:
-    """Full attention inside each group, groups in the batch."""
+    """Full attention inside each group, groups in the batch: by torch's fused kernels, or by `windeye.attend`."""
     shape = (*query.shape[:-1], value.shape[-1])
     if absent is not None:
         absent = absent.expand(*key.shape[:2], *absent.shape[2:]).flatten(0, 1)
     query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-    if backend == "auto" and query.device.type == "cuda":
+    if by_torch:
         mask = None if absent is None else ~absent.flatten(1)[:, None, None]
         if bias is not None:
             spread = _spread(bias, tuple(query.shape[1:-2])).to(query.dtype)

@@ -1,0 +1,103 @@
+"""Plans: groups and patterns tell the same relation, for any device; costs are counts of pairs."""
+
+import pytest
+import torch
+
+from windeye import Blocks, Full
+from windeye.nn.mixers import Groups, Plan, WindowMixer
+from windeye.nn.mixers.plan import (
+    attended,
+    blocks_as_groups,
+    dense,
+    fused_groups,
+    multiply_adds,
+    pairs,
+    positions,
+    row,
+)
+
+EXACT = {"rtol": 1e-10, "atol": 1e-11}
+GRID = (7, 9)
+
+
+def tensors(*grid, heads=3, width=4):
+    return torch.randn(3, 2, *grid, heads, width, dtype=torch.float64).unbind(0)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (2, 1)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_blocks_and_their_windows_cut_out_are_the_same(shift, biased):
+    query, key, value = tensors(*GRID)
+    bias = torch.randn(3, 5, 7, dtype=torch.float64) if biased else None
+    blocks = Blocks((3, 4), shift)
+    plan = Plan(query, key, value, blocks, 0.4, bias)
+    groups = Plan(query, key, value, blocks_as_groups(blocks, GRID, query.device), 0.4, bias)
+    torch.testing.assert_close(attended(groups), attended(plan), **EXACT)
+    torch.testing.assert_close(dense(groups), dense(plan), **EXACT)
+    torch.testing.assert_close(row(groups, 6, 2), row(plan, 6, 2), **EXACT)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_torchs_fused_attention_over_groups_is_ours(hidden, biased):
+    """The form of GPUs, where small groups are a batch for torch's kernels."""
+    query, key, value = (t.requires_grad_() for t in tensors(4, 3, 4))
+    bias = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True) if biased else None
+    absent = torch.rand(2, 4, 3, 4) < 0.3 if hidden else None
+    if absent is not None:
+        absent[..., 0, 0] = False
+    grad = torch.randn_like(value)
+    results = []
+    for fused in (True, False):
+        out = fused_groups(query, key, value, absent, bias, 0.4, 0.0, "auto", by_torch=fused)
+        leaves = [t for t in (query, key, value, bias) if t is not None]
+        results.append((out, *torch.autograd.grad((out * grad).sum(), leaves)))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_positions_that_stand_for_cells_spread_their_weight_evenly():
+    query, _, _ = tensors(4, 6)
+    _, key, value = tensors(2, 2)
+    plan = Plan(query, key, value, Full(), 0.5, cell=(2, 3))
+    whole, small = dense(plan), dense(Plan(query, key, value, Full(), 0.5))
+    for y in range(4):
+        for x in range(6):
+            torch.testing.assert_close(whole[..., y * 6 + x], small[..., y // 2 * 2 + x // 3] / 6, **EXACT)
+    out = torch.einsum("bhqp,bphd->bqhd", whole, positions(plan))
+    torch.testing.assert_close(out, attended(plan).flatten(1, 2), **EXACT)
+    torch.testing.assert_close(row(plan, 1, 2).flatten(2), whole[:, :, 8], **EXACT)
+
+
+def test_keys_may_be_any_linear_resampling():
+    query, key, value = tensors(4, 4)
+    flip = Groups(lambda x: x[:, None], lambda x: x[:, 0], lambda x: x[:, None, ::2].flip(3))
+    out = attended(Plan(query, key, value, flip, 1.0))
+    everything = attended(Plan(query, key[:, ::2], value[:, ::2], Full(), 1.0))
+    torch.testing.assert_close(out, everything, **EXACT)
+    assert (dense(Plan(query, key, value, flip, 1.0)).unflatten(-1, (4, 4))[..., 1::2, :] == 0).all()
+
+
+def test_a_row_costs_no_gradient_of_the_queries():
+    query, key, value = (t.requires_grad_() for t in tensors(4, 4))
+    weights = row(Plan(query, key, value, Full(), 1.0), 0, 3)
+    assert not weights.requires_grad
+    assert query.grad is None
+
+
+def test_costs_count_pairs():
+    query, key, value = tensors(*GRID)
+    assert pairs(Plan(query, key, value, Full(), 1.0)) == 63 * 63
+    # Two rows of three blocks of 9 tokens, and one row of three blocks of 3.
+    assert pairs(Plan(query, key, value, Blocks(3), 1.0)) == 6 * 9 * 9 + 3 * 3 * 3
+    windows = blocks_as_groups(Blocks(3), GRID, query.device)
+    assert pairs(Plan(query, key, value, windows, 1.0)) == 9 * 9 * 9
+    assert multiply_adds(Plan(query, key, value, Full(), 1.0)) == 63 * 63 * 3 * 8
+
+
+def test_dropout_drops_in_training_only():
+    x = torch.randn(1, 8, 8, 12)
+    mixer = WindowMixer(12, 2, 4, attn_drop=0.5)
+    assert not torch.equal(mixer(x), mixer(x))
+    mixer.eval()
+    assert torch.equal(mixer(x), mixer(x))
