@@ -28,10 +28,11 @@ ROWS: dict[str, Statistic] = {
 BAND: dict[str, Statistic] = {"influence": FutureInfluence(LOW, HIGH)}
 
 TOKENS = (2048, 8192, 32768)
-MAPS, SLABS, COLUMNS_UP_TO = 2048, 8192, 8192
-"""The longest sequences for which whole maps are built (of 2,048 tokens: 151 MB), rows of them, and all columns."""
-GOAL, MEMORY_GOAL = 2.5, 0.03
-"""At 8,192 tokens: times causal attention for row statistics and FAI together, and memory as a share of the map."""
+SLABS, MAPS, COLUMNS_UP_TO = 2048, 8192, 8192
+"""The longest sequences for which some rows of the maps at a time, maps of one head at a time (of 8,192 tokens: 268 MB,
+several times), and all columns are computed."""
+MOST_MEMORY = 0.03
+"""Memory to stay below at 8,192 tokens, as a share of one layer's map."""
 
 DENSE, OURS, WITH_BAND, ALL_COLUMNS, SLAB, EAGER = (
     "causal SDPA", "row statistics", "row statistics and FAI", "column sums", "slabs of rows", "whole maps",
@@ -117,26 +118,29 @@ class Inputs:
         return windeye.statistics(self.query, self.key, stats, route=route)
 
     def eager(self) -> dict[str, Tensor]:
-        """From the whole map, each by the cheapest way that there is."""
-        query, key, _ = self.heads_first
-        tokens = query.shape[2]
+        """From whole maps, head by head, each number by the cheapest way that there is."""
+        heads = [self._of_map(head) for head in range(HEADS)]
+        return {name: torch.stack([values[name] for values in heads], dim=-1)[None] for name in heads[0]}
+
+    def _of_map(self, head: int) -> dict[str, Tensor]:
+        query, key = (tensor[0, head] for tensor in self.heads_first[:2])
+        tokens = query.shape[0]
         place = torch.arange(tokens, dtype=torch.float32)
-        logits = (query @ key.transpose(-1, -2)).mul_(HEAD_DIM**-0.5)
+        logits = (query @ key.T).mul_(HEAD_DIM**-0.5)
         logits.masked_fill_(place[:, None] < place, -torch.inf)
         weights = logits.softmax(dim=-1)
         values = {
             "entropy": -torch.xlogy(weights, weights).sum(dim=-1),
             "distance": place - weights @ place,
-            "sink": weights[..., 0],
-            "self": weights.diagonal(dim1=-2, dim2=-1),
+            "sink": weights[:, 0],
+            "self": weights.diagonal(),
         }
         # A row sums to one, so what lies beyond the window is what the window leaves.
         window = torch.full_like(values["entropy"], WINDOW)
         for lag in range(min(WINDOW, tokens)):
-            window[..., lag:] -= (WINDOW - lag) * weights.diagonal(-lag, -2, -1)
+            window[lag:] -= (WINDOW - lag) * weights.diagonal(-lag)
         influence, counts = torch.zeros_like(window), torch.zeros(tokens)
         for lag in range(LOW, min(HIGH + 1, tokens)):
-            influence[..., : tokens - lag] += weights.diagonal(-lag, -2, -1)
+            influence[: tokens - lag] += weights.diagonal(-lag)
             counts[: tokens - lag] += 1
-        values |= {"window": window, "influence": influence / counts.clamp(min=1)}
-        return {name: value.transpose(1, 2) for name, value in values.items()}
+        return values | {"window": window, "influence": influence / counts.clamp(min=1)}
