@@ -31,10 +31,10 @@ class Toy:
     init_std: float = 0.05
     steps: int = 1000
     rate: float = 1.5e-3
-    tuning_steps: int = 400
+    tuning_steps: int = 300
     tuning_rate: float = 5e-4
     batch_size: int = 48
-    held_out: int = 300
+    held_out: int = 200
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Needles:
     """What a real model is asked. Reported only."""
 
     model: str = "smollm2-135m-instruct"
-    lengths: tuple[int, ...] = (512, 1024, 2048)
+    lengths: tuple[int, ...] = (512, 1024)
     depths: tuple[float, ...] = (0.0, 0.5, 1.0)
-    new_tokens: int = 24
+    new_tokens: int = 22
     layer: int = 20
     """Two thirds of the way up 30 layers."""
     timed: int = 1024
