@@ -53,8 +53,8 @@ def test_a_process_tells_its_time_memory_and_numbers():
     told = suite._once(sys.executable, "windeye", 8)
     assert told["seconds"] > 0
     assert told["peak"] >= 0
-    summary = suite._summary([told], {"plain": [told | {"statistics": None}], "windeye": [told]})
-    assert (summary["over_plain"], summary["difference"]) == (1, 0)
+    assert told["whole"] > told["peak"]
+    assert len(told["statistics"]) == len(inspected.STATS)
 
 
 def test_a_way_that_fails_is_an_error_of_ours_and_a_row_of_others(monkeypatch):
@@ -65,15 +65,45 @@ def test_a_way_that_fails_is_an_error_of_ours_and_a_row_of_others(monkeypatch):
 
 
 def test_the_table_has_a_line_for_every_way():
-    told = {"processor": 2.0, "over_plain": 1.25, "peak": 3 * 2**20, "whole": 9 * 2**20, "difference": 2e-6}
-    ways = {"plain": told | {"difference": None}, "windeye": told, "maps": {"why not": "its maps take 18 GiB"}}
-    rows = suite.rows({"parts": {"8 tokens": {"tokens": 8, "ways": ways}}})
-    assert rows[0] == ("8 tokens, the model's own pass (SDPA)", "2.00", "1.25x", "3", "9", "")
-    assert rows[1][-1] == "2e-06"
-    assert rows[2][:2] == ("8 tokens, eager, output_attentions=True", "its maps take 18 GiB")
-    assert all(len(row) == len(suite.COLUMNS) for row in rows)
+    told = {"tokens": 8, "processor": 2.5, "peak": 3 * 2**20, "whole": 9 * 2**20}
+    parts = {
+        "8 tokens, a": told | {"way": "plain", "processor": 2.0, "difference": None},
+        "8 tokens, b": told | {"way": "windeye", "difference": 0.0},
+        "8 tokens, c": told | {"way": "one_map", "difference": 5e-4},
+        "8 tokens, d": {"tokens": 8, "way": "maps", "why not": "would need 18 GiB"},
+    }
+    assert suite.rows({"parts": parts}) == [
+        ("8 tokens, a", "2.00", "1.00x", "3", "9", ""),
+        ("8 tokens, b", "2.50", "1.25x", "3", "9", "0e+00"),
+        ("8 tokens, c", "2.50", "1.25x", "3", "9", "5e-04"),
+        ("8 tokens, d", "would need 18 GiB", "", "", "", ""),
+    ]
 
 
-def test_parts_are_the_sizes():
-    assert [name for name, _ in suite.parts()] == [f"{n} tokens" for n in suite.SIZES]
-    assert [name for name, _ in suite.parts(quick=True)] == ["64 tokens"]
+def test_numbers_of_others_are_compared_with_ours(monkeypatch):
+    told = {"seconds": 1.0, "processor": 2.0, "peak": 3, "whole": 4}
+    statistics = {"windeye": [[2.0, 4.0], [0.0, 0.0]], "maps": [[2.0, 4.002], [0.0, 0.0]], "plain": None}
+    monkeypatch.setattr(suite, "_once", lambda _, way, __: told | {"statistics": statistics[way]})
+    suite._ours.cache_clear()
+    found = {way: suite._measure("python", way, 8, 2) for way in statistics}
+    suite._ours.cache_clear()
+    assert {way: part["difference"] for way, part in found.items()} == {
+        "windeye": 0.0, "maps": pytest.approx(5e-4), "plain": None,
+    }  # fmt: skip
+    assert found["maps"] | told == found["maps"]
+
+
+def test_maps_that_do_not_fit_are_not_tried(monkeypatch):
+    monkeypatch.setattr(suite, "_available", lambda: 2**30)
+    monkeypatch.setattr(suite, "_once", lambda *_: pytest.fail("was tried"))
+    assert suite._measure("python", "maps", 4096, 1)["why not"].startswith("would need 20 GiB for maps, 1 may be taken")
+    assert "why not" in suite._measure("python", "nnsight_trace", 4096, 1)
+
+
+def test_parts_are_all_ways_at_all_sizes_and_others_where_their_python_is_named(monkeypatch):
+    monkeypatch.delenv(suite.PEERS_PYTHON, raising=False)
+    assert len(list(suite.parts())) == len(suite.SIZES) * len(suite.OWN)
+    monkeypatch.setenv(suite.PEERS_PYTHON, "python")
+    names = [name for name, _ in suite.parts(quick=True)]
+    assert len(names) == len(suite.OWN) + len(suite.PEERS)
+    assert names[0] == "64 tokens, the model's own pass (SDPA)"

@@ -22,6 +22,7 @@ MODEL = "smollm2-135m-instruct"
 LAYERS, HEADS = 30, 9
 SIZES = (512, 1024, 2048, 4096, 8192)
 OWN = ("plain", "windeye", "steered", "one_map", "maps")
+ROUNDS = 1
 PEERS = ("transformer_lens", "nnsight_trace")
 PEERS_PYTHON = "WINDEYE_BENCH_PEERS"
 """Names a Python in which the peers are installed; they bring versions of their own."""
@@ -43,63 +44,63 @@ STEERING = 0.10
 
 
 def parts(*, quick: bool = False) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The suite as named parts; ``quick`` measures one round of a short text: to see it works."""
+    """The suite as named parts; ``quick`` measures a short text: to see it works."""
+    peers = os.environ.get(PEERS_PYTHON)
     for tokens in (64,) if quick else SIZES:
-        yield f"{tokens} tokens", partial(_measure, tokens, 1 if quick or tokens > 1024 else 3)
+        for way in (*OWN, *(PEERS if peers else ())):
+            interpreter = peers if peers and way in PEERS else sys.executable
+            yield f"{tokens} tokens, {TOLD[way]}", partial(_measure, interpreter, way, tokens, 1 if quick else ROUNDS)
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """A line per size and way; what did not run says why."""
     table: list[tuple[str, ...]] = []
-    for name, part in result["parts"].items():
-        for way, told in part["ways"].items():
-            if "why not" in told:
-                table.append((f"{name}, {TOLD[way]}", told["why not"], "", "", "", ""))
-                continue
-            difference = "" if told["difference"] is None else f"{told['difference']:.0e}"
-            peak, whole = (f"{told[what] / 2**20:,.0f}" for what in ("peak", "whole"))
-            over = ratio(told["over_plain"])
-            table.append((f"{name}, {TOLD[way]}", f"{told['processor']:.2f}", over, peak, whole, difference))
+    done = {(told["tokens"], told["way"]): told for told in result["parts"].values()}
+    for name, told in result["parts"].items():
+        if "why not" in told:
+            table.append((name, told["why not"], "", "", "", ""))
+            continue
+        over = ratio(told["processor"] / done[told["tokens"], "plain"]["processor"])
+        peak, whole = (f"{told[what] / 2**20:,.0f}" for what in ("peak", "whole"))
+        difference = "" if told["difference"] is None else f"{told['difference']:.0e}"
+        table.append((name, f"{told['processor']:.2f}", over, peak, whole, difference))
     return table
 
 
-def _measure(tokens: int, rounds: int) -> dict[str, Any]:
-    """Ways in turn, each in a process of its own; medians, and ratios of the same round. Seconds of the processor are
-    compared: they hold on machines that do other work as well."""
-    refused: dict[str, str] = {}
-    python: dict[str, str] = dict.fromkeys(OWN, sys.executable)
-    if peers := os.environ.get(PEERS_PYTHON):
-        python |= dict.fromkeys(PEERS, peers)
+def _measure(interpreter: str, way: str, tokens: int, rounds: int) -> dict[str, Any]:
+    """Medians of a way, each round in a process of its own. What is compared are seconds of the processor: they hold on
+    machines that do other work as well."""
+    told: dict[str, Any] = {"tokens": tokens, "way": way}
     # Kept maps need all of their memory at once, others that of one layer's map and of a few products with it.
-    for way in python:
-        maps = 0 if way in ("plain", "windeye", "steered") else 1.2 * LAYERS if way == "maps" else 5
-        needed, there = maps * HEADS * tokens**2 * 4, 0.6 * _available()
-        if needed > there:
-            refused[way] = f"would need {needed / 2**30:.0f} GiB for maps, {there / 2**30:.0f} may be taken"
-    measured: dict[str, list[dict[str, Any]]] = {}
+    maps = 0 if way in ("plain", "windeye", "steered") else 1.2 * LAYERS if way == "maps" else 5
+    needed, there = maps * HEADS * tokens**2 * 4, 0.6 * _available()
+    if needed > there:
+        return told | {"why not": f"would need {needed / 2**30:.0f} GiB for maps, {there / 2**30:.0f} may be taken"}
+    measured = []
     for _ in range(rounds):
-        for way, interpreter in python.items():
-            if way not in refused:
-                told = _once(interpreter, way, tokens)
-                if isinstance(told, str):
-                    refused[way] = told
-                else:
-                    measured.setdefault(way, []).append(told)
-    ways: dict[str, Any] = {way: _summary(own, measured) for way, own in measured.items() if way not in refused}
-    return {"tokens": tokens, "ways": ways | {way: {"why not": reason} for way, reason in refused.items()}}
+        found = _ours(tokens) if way == "windeye" and not measured else _once(interpreter, way, tokens)
+        if isinstance(found, str):
+            return told | {"why not": found}
+        measured.append(found)
+    numbers = ("seconds", "processor", "peak", "whole")
+    medians = {what: statistics.median(found[what] for found in measured) for what in numbers}
+    statistic = measured[0]["statistics"]
+    difference = None if statistic is None else _difference(statistic, _ours(tokens)["statistics"])
+    return told | medians | {"difference": difference}
 
 
-def _summary(own: list[dict[str, Any]], measured: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    plain, ours = measured["plain"], measured["windeye"][0]["statistics"]
-    difference = None
-    if own[0]["statistics"] is not None:
-        found, expected = (torch.tensor(values, dtype=torch.float64) for values in (own[0]["statistics"], ours))
-        difference = float(((found - expected).abs() / expected.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)).max())
-    return {
-        **{what: statistics.median(told[what] for told in own) for what in ("seconds", "processor", "peak", "whole")},
-        "over_plain": statistics.median(a["processor"] / b["processor"] for a, b in zip(own, plain, strict=True)),
-        "difference": difference,
-    }
+@cache
+def _ours(tokens: int) -> dict[str, Any]:
+    """What others are compared with."""
+    found = _once(sys.executable, "windeye", tokens)
+    assert isinstance(found, dict)
+    return found
+
+
+def _difference(found: list[list[float]], expected: list[list[float]]) -> float:
+    """The largest, relative to the largest value of its statistic."""
+    ours, theirs = (torch.tensor(values, dtype=torch.float64) for values in (expected, found))
+    return float(((theirs - ours).abs() / ours.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)).max())
 
 
 def _once(interpreter: str, way: str, tokens: int) -> dict[str, Any] | str:
