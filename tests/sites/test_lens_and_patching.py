@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sites.decoders import HEADS, LAYERS, LAYOUTS, decoder, logits_of, prompts, tolerance
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM
+from windeye.sites import SetAttention, Where, steer
 from windeye.sites.anatomy import anatomy
 from windeye.sites.lens import direct_attribution, logit_lens
-from windeye.sites.patching import activation_patching, attribution_patching
+from windeye.sites.patching import activation_patching, attribution_patching, patched_logits, uniform_rows
 from windeye.sites.paths import Receivers, path_patching
 
 pytest.importorskip("transformers")
@@ -151,6 +155,49 @@ class TestActivationPatching:
             activation_patching(decoder("gpt2"), prompts(), by=torch.zeros(3, 3, 4, 8))
         with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
             activation_patching(decoder("gpt2"), prompts(), chunk=0)
+
+
+class TestRows:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_the_mean_of_values_is_a_row_that_is_even_over_their_keys(self, layout):
+        """Through the edit of the row itself; edits at the last token leave the tokens before it as they were."""
+        model, batch = decoder(layout, dtype=torch.float32), prompts()
+        batch = replace(batch, end=torch.full((3,), 6))
+        heads, keys = [(0, 1), (1, 0), (1, 3), (2, 2)], torch.tensor([[1, 4]] * 3)
+        patched = patched_logits(model, batch, heads, uniform_rows(model, batch.clean, keys))
+        plain = logits_of(model, batch.clean)
+        with reachable(model):
+            where = Where(heads={layer: tuple(h for at, h in heads if at == layer) for layer in range(3)}, rows="last")
+            with steer(model, [SetAttention({1: 0.5, 4: 0.5}, where=where)]):
+                edited = logits_of(model, batch.clean)
+        same(patched, edited[:, -1], 1e-4)
+        same(edited[:, :-1], plain[:, :-1], 1e-4)
+        assert (edited[:, -1] - plain[:, -1]).abs().max() > 1e-2
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_one_head_is_activation_patching_and_no_head_the_clean_run(self, layout):
+        model, batch = decoder(layout), prompts()
+        z = uniform_rows(model, batch.clean, torch.tensor([[0, 2, 3]] * 3))
+        found = patched_logits(model, batch, [(1, 2)], z).gather(1, batch.answers)
+        same(found[:, 0] - found[:, 1], activation_patching(model, batch, by=z).patched[1, 2], tolerance(layout))
+        nothing = patched_logits(model, batch, [], z)
+        same(nothing, logits_of(model, batch.clean)[torch.arange(3), batch.end], tolerance(layout))
+
+    def test_heads_that_are_not_there_are_named(self):
+        with pytest.raises(IndexError, match="layer 1, head 4: layers are 0 to 2, heads 0 to 3"):
+            patched_logits(decoder("gpt2"), prompts(), [(1, 4)], torch.zeros(3, 3, 1, 4, 8))
+
+
+@contextmanager
+def reachable(model):
+    """Models of transformers are attached for as long as they are steered."""
+    if hasattr(model, "hidden"):
+        yield
+        return
+    from windeye.hf import attach
+
+    with attach(model):
+        yield
 
 
 class TestAttributionPatching:

@@ -5,6 +5,7 @@ What a head does by all routes together, where `windeye.sites.paths` tells one r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.data.tasks import ContrastBatch
-from windeye.sites.anatomy import Anatomy, anatomy, evaluating, hooked, run_streams
+from windeye.sites.anatomy import Anatomy, Projection, anatomy, evaluating, hooked, run_streams
 from windeye.sites.effects import Effects
 from windeye.sites.replay import Replay
 
@@ -96,6 +97,88 @@ def _run(
     rows = torch.arange(copies * batch, device=at.device)
     last = final[0][rows, prompts.end.repeat(copies) - replay.start]
     return parts.difference(last.reshape(copies, batch, -1), prompts.answers)
+
+
+def patched_logits(
+    model: nn.Module,
+    prompts: ContrastBatch,
+    heads: Sequence[tuple[int, int]],
+    z: Float[Tensor, "layers batch 1 heads head_dim"],
+) -> Float[Tensor, "batch vocab"]:
+    """Logits at each prompt's end with the outputs of several heads replaced there, all together.
+
+    Args:
+        heads: (layer, head); none leaves the clean run.
+        z: their outputs; those of other heads are not read.
+
+    Raises:
+        IndexError: a head that does not exist; names layer and head.
+
+    Example:
+        >>> from windeye.models import transformer
+        >>> clean, corrupt = torch.randint(50, (2, 8, 12))
+        >>> prompts = ContrastBatch(clean, corrupt, answers=torch.tensor([[7, 9]] * 8))
+        >>> patched_logits(transformer(2, 32, 4, vocab_size=50), prompts, [(1, 2)], torch.zeros(2, 8, 1, 4, 8)).shape
+        torch.Size([8, 50])
+    """
+    parts = anatomy(model)
+    for layer, head in heads:
+        if not (0 <= layer < len(parts.blocks) and 0 <= head < parts.heads):
+            there = f"layers are 0 to {len(parts.blocks) - 1}, heads 0 to {parts.heads - 1}"
+            raise IndexError(f"layer {layer}, head {head}: {there}")
+    final: list[Tensor] = []
+    rows, start = torch.arange(len(prompts), device=prompts.end.device), int(prompts.end.min())
+
+    def replace(layer: int, chosen: list[int], x: Tensor) -> Tensor:
+        x = x.clone()
+        by_head = x.view(*x.shape[:2], parts.heads, -1)
+        by_head[rows[:, None], (prompts.end - start)[:, None], chosen] = z[layer][:, 0, chosen]
+        return x
+
+    with torch.no_grad(), evaluating(model):
+        replay = Replay(parts.body, prompts.clean, start)
+        with hooked() as hooks:
+            for layer, block in enumerate(parts.blocks):
+                chosen = [head for at, head in heads if at == layer]
+                if chosen:
+                    hooks.before(block.out, partial(replace, layer, chosen))
+            hooks.before(parts.final_norm, final.append)
+            replay(1)
+        return parts.logits(final[0][rows, prompts.end - start])
+
+
+def uniform_rows(
+    model: nn.Module, ids: Int[Tensor, "batch n"], keys: Int[Tensor, "batch keys"]
+) -> Float[Tensor, "layers batch 1 heads head_dim"]:
+    """Outputs of all heads as if a row of their attention were even over some keys and zero elsewhere: the mean of
+    their values, which needs no map.
+
+    Args:
+        ids: tokens.
+        keys: positions per sequence, as many in each.
+
+    Source: circuit-reuse spec; equal to `windeye.sites.SetAttention` of such a row, see the tests.
+
+    Example:
+        >>> from windeye.models import transformer
+        >>> uniform_rows(transformer(2, 32, 4, vocab_size=50), torch.arange(6)[None], torch.tensor([[1, 3]])).shape
+        torch.Size([2, 1, 1, 4, 8])
+    """
+    parts = anatomy(model)
+    pick = torch.arange(len(ids), device=ids.device)[:, None], keys
+    found: list[Tensor] = []
+
+    def note(projection: Projection, out: Tensor) -> None:
+        mean = projection.of(out[pick]).mean(1)
+        # Query heads that share values stand side by side.
+        found.append(mean.repeat_interleave(parts.heads // projection.heads, dim=1)[:, None])
+
+    with torch.no_grad(), evaluating(model), hooked() as hooks:
+        for block in parts.blocks:
+            values = block.inputs["v"]
+            hooks.after(values.module, partial(note, values))
+        parts.body(ids)
+    return torch.stack(found)
 
 
 def attribution_patching(

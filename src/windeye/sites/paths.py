@@ -193,7 +193,7 @@ def _groups(at: Int[Tensor, "batch places"], route: Route) -> list[Tensor]:
     if route == "two-pass":
         return [torch.arange(len(at), device=at.device)]
     first = at.amin(dim=1)
-    return [(first == place).nonzero()[:, 0] for place in first.unique()]
+    return [(first == place).nonzero()[:, 0] for place in torch.unique(first)]
 
 
 @dataclass(frozen=True)
