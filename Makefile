@@ -52,6 +52,7 @@ bench: setup
 tables: setup
 	$(BIN)/python -m windeye.bench.pages
 	$(BIN)/python -m windeye.compare.pages
+	$(BIN)/python -m windeye.bench.inspect_pages
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

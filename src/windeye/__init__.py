@@ -87,7 +87,7 @@ __all__ = [
     "topw_mask",
 ]
 
-_ON_DEMAND = ("compat", "data", "hf", "memory", "models", "nn", "sites", "tiling", "train")
+_ON_DEMAND = ("compat", "data", "hf", "inspection", "memory", "models", "nn", "sites", "tiling", "train")
 """Subpackages that `import windeye` leaves alone until they are asked for."""
 
 

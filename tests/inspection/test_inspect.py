@@ -172,9 +172,10 @@ def test_tables_tell_the_numbers(loaded):
 def test_a_text_is_read_as_pieces_of_itself(loaded):
     model, tokenizer, _ = loaded
     reading = read(model, tokenizer, "w1 w2 nonsense w3")
-    assert reading.tokens == ("w1", "w2", "nonsense", "w3")
+    assert reading.tokens == ("w1", " w2", " nonsense", " w3")
+    assert "".join(reading.tokens) == "w1 w2 nonsense w3"
     assert reading.ids.tolist() == [[4, 5, 1, 6]]
-    assert read(model, tokenizer, "w1 w2 w3", most=2).tokens == ("w1", "w2")
+    assert read(model, tokenizer, "w1 w2 w3", most=2).tokens == ("w1", " w2")
     assert ends(tokenizer) == ([], [])
     assert ordinary_tokens(tokenizer).tolist() == [i for i, word in enumerate(WORDS) if word.startswith("w")]
 

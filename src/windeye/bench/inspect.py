@@ -76,7 +76,7 @@ def _measure(interpreter: str, way: str, tokens: int, rounds: int) -> dict[str, 
     needed, there = maps * HEADS * tokens**2 * 4, 0.6 * _available()
     if needed > there:
         return told | {"why not": f"would need {needed / 2**30:.0f} GiB for maps, {there / 2**30:.0f} may be taken"}
-    measured = []
+    measured: list[dict[str, Any]] = []
     for _ in range(rounds):
         found = _ours(tokens) if way == "windeye" and not measured else _once(interpreter, way, tokens)
         if isinstance(found, str):

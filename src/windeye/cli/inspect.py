@@ -176,7 +176,8 @@ def _print(seen: Inspection, effect: Effect | None, *, heads: bool, page: Path |
     _table(console, "kinds of heads", table.kinds(seen))
     if seen.received is not None:
         _table(console, "tokens that receive most attention", table.top_tokens(seen, 10))
-    told = f"{seen.model}: {len(seen.tokens):,} tokens, {len(seen.layers)} layers, {seen.heads} heads each"
+    layers = f"{len(seen.layers)} layer{'s' * (len(seen.layers) > 1)}"
+    told = f"{seen.model}: {len(seen.tokens):,} tokens, {layers}, {seen.heads} heads each"
     console.print(f"{told}, {seen.seconds:.1f} s" + (f"\nreport: {page}" if page is not None else ""), markup=False)
 
 
@@ -185,7 +186,8 @@ def _table(console: Console, title: str, table: Table) -> None:
     from rich.text import Text
 
     columns, rows = table
-    shown = Shown(box=None, pad_edge=False, title=title, title_justify="left")
+    console.print(title, style="italic")
+    shown = Shown(box=None, pad_edge=False)
     for place, column in enumerate(columns):
         shown.add_column(column, justify="left" if place in (0, len(columns) - 1) else "right", overflow="fold")
     for row in rows:

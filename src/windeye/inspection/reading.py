@@ -77,8 +77,13 @@ def _rotates(model: Any) -> bool:
 
 
 def _pieces(tokenizer: Any, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]] | None) -> list[str]:
+    """What each token is of the text, blanks before it included; tokens that the tokenizer has added go by name."""
     names = tokenizer.convert_ids_to_tokens(ids)
     if offsets is None:
         return [tokenizer.convert_tokens_to_string([name]) for name in names]
-    # A token without text of its own is one that the tokenizer has added.
-    return [text[start:stop] or name for name, (start, stop) in zip(names, offsets, strict=True)]
+    pieces, read = [], 0
+    for name, (start, stop) in zip(names, offsets, strict=True):
+        # Bytes of one character may be several tokens, which all point at it.
+        pieces.append(text[read if read <= start else start : stop] if stop > start else name)
+        read = max(read, stop)
+    return pieces
