@@ -1,4 +1,4 @@
-"""Whole networks: decoders of any mixers, published sizes by name, official weights, generation."""
+"""Whole networks: decoders and vision backbones of any mixers, sizes by name, official weights, generation."""
 
 from windeye.models.attentive import AttentiveClassifier, AttentiveConfig
 from windeye.models.based import based
@@ -22,6 +22,7 @@ from windeye.models.sampling import Sampling
 from windeye.models.titans import titans
 from windeye.models.tnl import tnl
 from windeye.models.transformer import transformer
+from windeye.models.vision import BackboneConfig, HierarchicalBackbone, StageSpec, cswin, nat, swin
 from windeye.models.weights import LoadReport, WeightMap, read_checkpoint
 
 __all__ = [
@@ -29,26 +30,32 @@ __all__ = [
     "AttentionSpec",
     "AttentiveClassifier",
     "AttentiveConfig",
+    "BackboneConfig",
     "ConvolutionSpec",
     "DecoderConfig",
     "DecoderLM",
     "DynamicMaskSpec",
+    "HierarchicalBackbone",
     "LightningSpec",
     "LoadReport",
     "MixerSpec",
     "ProductConvolutionSpec",
     "Sampling",
+    "StageSpec",
     "TaylorSpec",
     "TitansSpec",
     "WeightMap",
     "based",
     "create",
+    "cswin",
     "doge",
     "generate",
     "mixer",
     "names",
+    "nat",
     "read_checkpoint",
     "register",
+    "swin",
     "titans",
     "tnl",
     "transformer",

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Norm = Literal["simple_rms", "rms", "layer", "none"]
+MapNorm = Literal["layer", "batch", "none"]
 
 
 class SimpleRMSNorm(nn.RMSNorm):
@@ -45,3 +46,25 @@ def norm_of(kind: Norm, dim: int, eps: float) -> nn.Module:
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"norm must be one of {', '.join(get_args(Norm))}, got {kind!r}")
+
+
+class ChannelsLastBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation of maps [batch, height, width, dim]."""
+
+    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def map_norm_of(kind: MapNorm, dim: int, eps: float) -> nn.Module:
+    """A norm of maps, channels last, by its name in a configuration.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if kind == "layer":
+        return nn.LayerNorm(dim, eps)
+    if kind == "batch":
+        return ChannelsLastBatchNorm(dim, eps)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm must be one of {', '.join(get_args(MapNorm))}, got {kind!r}")

@@ -5,6 +5,6 @@ from windeye.tokens.mixing import mix
 from windeye.tokens.pooling import pool
 from windeye.tokens.regions import gather, route
 from windeye.tokens.sampling import sample
-from windeye.tokens.windows import absent, margins, merge, partition
+from windeye.tokens.windows import absent, fill, margins, merge, partition
 
-__all__ = ["absent", "gather", "margins", "merge", "mix", "partition", "pool", "route", "sample"]
+__all__ = ["absent", "fill", "gather", "margins", "merge", "mix", "partition", "pool", "route", "sample"]

@@ -28,6 +28,19 @@ def margins(grid: Pair, size: Pair, shift: Pair = (0, 0)) -> tuple[Pair, Pair]:
     return (before[0], after[0]), (before[1], after[1])
 
 
+def fill(x: Float[Tensor, "batch height width *rest"], cell: Pair) -> Float[Tensor, "batch tall wide *rest"]:
+    """The map with zeros at its right and bottom, up to whole cells.
+
+    Example:
+        >>> fill(torch.ones(1, 3, 4), (2, 2))[0].int().tolist()
+        [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
+    """
+    (_, bottom), (_, right) = margins((x.shape[1], x.shape[2]), cell)
+    if not (bottom or right):
+        return x
+    return F.pad(x, (*(0, 0) * (x.dim() - 3), 0, right, 0, bottom))
+
+
 def partition(
     x: Float[Tensor, "batch height width *rest"], size: Pair, shift: Pair = (0, 0)
 ) -> Float[Tensor, "batch windows rows columns *rest"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,7 +13,7 @@ from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.patterns import Full
-from windeye.tokens import margins
+from windeye.tokens import fill
 
 
 class SpatialReductionMixer(TokenMixer):
@@ -60,8 +59,7 @@ class SpatialReductionMixer(TokenMixer):
     def _reduced(self, x: Tensor) -> Tensor:
         if self.reduce is None or self.norm is None:
             return x
-        (_, bottom), (_, right) = margins((x.shape[1], x.shape[2]), (self.ratio, self.ratio))
-        x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        x = fill(x, (self.ratio, self.ratio))
         return self.norm(self.reduce(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.patterns import Blocks
 from windeye.patterns.pattern import check_axes, per_axis
-from windeye.tokens import windows
+from windeye.tokens import fill
 
 BIAS_STD = 0.02
 """Spread of a fresh bias table: truncated normal, as Swin was trained (vision notes)."""
@@ -82,10 +81,8 @@ class WindowMixer(TokenMixer):
     def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
         pattern = self.pattern(x.shape[1], x.shape[2])
         if self.pad_input:
-            size = per_axis(pattern.size, 2, "size")
-            (_, bottom), (_, right) = windows.margins((x.shape[1], x.shape[2]), (size[0], size[1]))
-            if bottom or right:
-                x = F.pad(x, (0, 0, 0, right, 0, bottom))
+            rows, columns = per_axis(pattern.size, 2, "size")
+            x = fill(x, (rows, columns))
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return (Plan(query, key, value, pattern, self.head_dim**-0.5, self.bias_table),)
 

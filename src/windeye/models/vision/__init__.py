@@ -1,0 +1,25 @@
+"""Hierarchical vision backbones: one skeleton, entered by stages, for every mixer of maps; published sizes by name."""
+
+from windeye.models.vision.backbone import BackboneConfig, FeatureInfo, HierarchicalBackbone
+from windeye.models.vision.block import Block, StageSpec
+from windeye.models.vision.cswin import cswin
+from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
+from windeye.models.vision.nat import nat
+from windeye.models.vision.swin import swin
+
+__all__ = [
+    "ENTRIES",
+    "BackboneConfig",
+    "Block",
+    "ConvSpec",
+    "EntrySpec",
+    "FeatureInfo",
+    "HierarchicalBackbone",
+    "MergeSpec",
+    "StageSpec",
+    "TwoConvSpec",
+    "cswin",
+    "entry",
+    "nat",
+    "swin",
+]
