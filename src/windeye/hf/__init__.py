@@ -1,5 +1,5 @@
 """The Hugging Face adapter: our decoders as models of transformers, with everything that `generate` does, and models
-of transformers whose attention is watched, steered or replaced.
+of transformers whose attention is watched, steered or replaced; real ones by one name.
 
 Importing it makes ``AutoConfig`` and ``AutoModelForCausalLM`` know the model type ``windeye``.
 """
@@ -13,5 +13,6 @@ from windeye.hf.attach import Handle, attach
 from windeye.hf.cache import StateCache
 from windeye.hf.config import WindeyeConfig
 from windeye.hf.decoder import WindeyeForCausalLM
+from windeye.hf.pretrained import PRETRAINED, load
 
-__all__ = ["Handle", "StateCache", "WindeyeConfig", "WindeyeForCausalLM", "attach"]
+__all__ = ["PRETRAINED", "Handle", "StateCache", "WindeyeConfig", "WindeyeForCausalLM", "attach", "load"]
