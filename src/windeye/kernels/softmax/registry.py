@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from windeye.kernels.softmax import cpu, flex, natten, reference, sdpa
+from windeye.kernels.softmax import cpu, flex, natten, reference, sdpa, triton
 from windeye.kernels.softmax.problem import Problem
 
 
@@ -30,14 +30,14 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {
-    "cpu": cpu, "natten": natten, "sdpa": sdpa, "flex": flex, "reference": reference
+    "cpu": cpu, "natten": natten, "sdpa": sdpa, "flex": flex, "triton": triton, "reference": reference
 }  # fmt: skip
 
 AUTO: dict[str, tuple[str, ...]] = {
     "cpu": ("cpu", "sdpa", "reference"),
-    "cuda": ("natten", "sdpa", "flex", "reference"),
+    "cuda": ("natten", "sdpa", "flex", "triton", "reference"),
 }
-"""What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels take their place. On
+"""What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels are measured there. On
 CPUs flex runs only by name: it compiles for seconds and is no faster than dense attention (docs/performance.md)."""
 
 

@@ -1,0 +1,117 @@
+"""Triton kernels for every pattern of interval tables, forward and backward, for CUDA; Triton's interpreter runs them
+on a CPU.
+
+A program takes a box of queries and visits the boxes of keys that any of them may see: those that all of them see whole
+without mask arithmetic, the others with masks from the tables of each axis. Tokens are fetched into boxes through their
+strides, so that no tensor is permuted; boxes are chosen by what the whole grid costs. Dilated axes are cut into residue
+classes, each boxed on its own. Every gradient has one writer: the same bits on every run.
+
+Triton is imported by the first call that runs here; nothing else needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import util
+
+import torch
+
+from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.problem import Problem
+from windeye.patterns import Lifetimes, Relations
+
+name = "triton"
+AXES = 3
+LARGEST_DIM = 256
+_INSTALLED = util.find_spec("triton") is not None
+
+
+def can_run(problem: Problem) -> str | None:
+    """Runs interval tables on CUDA; the reason names what it cannot do."""
+    if problem.device.type != "cuda" and not (problem.device.type == "cpu" and _interpreted()):
+        return (
+            f"it runs on CUDA, the tensors are on {problem.device.type}; TRITON_INTERPRET=1 in the environment of the "
+            "process tries it on a CPU, slowly"
+        )
+    if not _INSTALLED:
+        return "the package triton is not installed"
+    if len(problem.grid) > AXES:
+        return f"it knows grids of up to {AXES} axes, got {len(problem.grid)}"
+    if isinstance(problem.bound, Lifetimes | Relations):
+        return "what a query sees depends on data"
+    if problem.dtype == torch.float64:
+        return "it has no float64"
+    if problem.has_bias or problem.dropout_p > 0.0:
+        return "it has neither bias tables nor dropout"
+    if max(problem.head_dim, problem.value_dim) > LARGEST_DIM:
+        return f"it holds up to {LARGEST_DIM} coordinates, got {problem.head_dim} and {problem.value_dim}"
+    return None
+
+
+def attend(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The registered operator; its numbers come from `forward` and `backward` below."""
+    spec, tables = problem.pattern.spec, list(problem.pattern.tables)
+    options = (problem.scale, problem.dropout_p, name)
+    return operator.attend(query, key, value, bias, key_padding, seed, spec, tables, *options)
+
+
+def forward(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    _seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(out, lse)``."""
+    out = query.new_empty((*query.shape[:-1], problem.value_dim))
+    lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
+    if out.numel() == 0 or not problem.bound.terms:
+        return out.zero_(), lse.fill_(-torch.inf)
+    from windeye.kernels.softmax.triton import launch
+
+    launch.forward(launch.Call.of(problem, query, key, value, key_padding), out, lse)
+    return out, lse
+
+
+def backward(
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    _seed: torch.Tensor | None,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor,
+) -> operator.Gradients:
+    """Gradients of query, key and value."""
+    grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value)]
+    if 0 in (query.numel(), key.numel()) or not problem.bound.terms:
+        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), None
+    from windeye.kernels.softmax.triton import launch
+
+    # What each logit's gradient has subtracted: the mean of the weights' gradients, minus that of the log-sum-exp.
+    delta = (out.float() * grad_out.float()).sum(dim=-1) - grad_lse.float()
+    call = launch.Call.of(problem, query, key, value, key_padding)
+    launch.backward(call, lse, grad_out.contiguous(), delta.contiguous(), *grads)
+    return grads[0], grads[1], grads[2], None
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+operator.KERNELS[name] = sys.modules[__name__]

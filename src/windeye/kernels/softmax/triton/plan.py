@@ -1,0 +1,192 @@
+"""How a bound pattern is cut for a GPU: boxes of queries and of keys, and which boxes meet, whole or in part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, reduce
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from windeye.patterns import AxisTable, Bound
+from windeye.tiling import common_classes
+
+AXES = 3
+"""The kernels see three axes always; grids of lower rank get leading axes of length one."""
+MOST_MEETINGS = 1 << 30
+"""Pairs of boxes that a plan looks at."""
+
+Ints = npt.NDArray[np.int32]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class AxisBoxes:
+    """One axis cut into boxes: coordinates ``[boxes * size]``, -1 where a box at the rim has none. A box lies within
+    one residue class."""
+
+    size: int
+    coordinates: Ints
+
+    @property
+    def count(self) -> int:
+        return len(self.coordinates) // self.size
+
+
+@dataclass(frozen=True, eq=False)
+class Meetings:
+    """For each box of one side the boxes of the other that it meets: ``other[begin[b]:middle[b]]`` are seen whole,
+    ``other[middle[b]:begin[b + 1]]`` in part."""
+
+    begin: Ints
+    middle: Ints
+    other: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything about a bound pattern that the kernels read."""
+
+    rank: int
+    queries: tuple[AxisBoxes, ...]
+    keys: tuple[AxisBoxes, ...]
+    of_queries: Meetings
+    of_keys: Meetings
+    start: Ints
+    """First key of each query coordinate, all terms and axes one after the other; of one axis and term from ``place``
+    on."""
+    span: Ints
+    place: Ints
+    """[terms, axes, 3]: where a table begins in ``start``, the length of the key axis, and the step."""
+
+    @property
+    def terms(self) -> int:
+        return len(self.place)
+
+    @property
+    def visited(self) -> int:
+        """Pairs of boxes that are computed."""
+        return len(self.of_queries.other)
+
+
+@lru_cache(maxsize=128)
+def plan(bound: Bound, queries: int, keys: int) -> Plan:
+    """The plan with boxes of so many queries and keys, powers of two, of the shapes that meet least.
+
+    Example:
+        >>> from windeye.patterns import Causal
+        >>> p = plan(Causal().bind((64,)), 16, 16)
+        >>> p.of_queries.begin.tolist(), p.of_queries.middle.tolist()
+        ([0, 1, 3, 6, 10], [0, 2, 5, 9])
+    """
+    pad = AXES - bound.rank
+    point = AxisTable(np.zeros(1, np.int64), np.ones(1, np.int64), 1, 1)
+    terms = [(point,) * pad + term for term in bound.terms]
+    classes = [common_classes([term[axis] for term in terms]) for axis in range(AXES)]
+    q_box, kv_box = _best_boxes(terms, classes, queries, keys)
+    q_axes = tuple(_cut(terms[0][a].queries, classes[a], q_box[a]) for a in range(AXES))
+    kv_axes = tuple(_cut(terms[0][a].length, classes[a], kv_box[a]) for a in range(AXES))
+    meetings = prod(axis.count for axis in q_axes) * prod(axis.count for axis in kv_axes)
+    if meetings > MOST_MEETINGS:
+        raise ValueError(f"{meetings:,} pairs of boxes are too many to plan; the grids are too large")
+    met: Bools = np.zeros((1, 1), np.bool_)
+    whole: Bools = np.zeros((1, 1), np.bool_)
+    for term in terms:
+        axes = [_meet(term[a], classes[a], q_axes[a], kv_axes[a]) for a in range(AXES)]
+        met = np.logical_or(met, reduce(_product, [some for some, _ in axes]))
+        whole = np.logical_or(whole, reduce(_product, [every for _, every in axes]))
+    start, span, place = _tables(terms)
+    return Plan(bound.rank, q_axes, kv_axes, _listed(met, whole), _listed(met.T, whole.T), start, span, place)
+
+
+def _cut(length: int, classes: int, size: int) -> AxisBoxes:
+    pieces = []
+    for first in range(classes):
+        members = np.arange(first, length, classes)
+        pieces.append(np.pad(members, (0, -len(members) % size), constant_values=-1))
+    return AxisBoxes(size, np.concatenate(pieces).astype(np.int32))
+
+
+def _meet(table: AxisTable, classes: int, queries: AxisBoxes, keys: AxisBoxes) -> tuple[Bools, Bools]:
+    """[query boxes, key boxes] of one axis: whether any query may see any key, and whether all see all."""
+    lanes = queries.coordinates.reshape(-1, queries.size)
+    there = lanes >= 0
+    places = keys.coordinates.reshape(-1, keys.size)
+    first, last, complete = places[:, 0], places.max(axis=1), (places >= 0).all(axis=1)
+    shape = (len(lanes), len(places))
+    alike = np.broadcast_to(np.equal(lanes[:, :1] % classes, first[None] % classes), shape)
+    met, whole = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    for piece in table.unwrapped():
+        start, stop = piece.start[lanes], piece.stop[lanes]
+        live = there & (stop > start)
+        earliest = np.where(live, start, piece.length).min(axis=1)[:, None]
+        latest = np.where(live, stop, 0).max(axis=1)[:, None]
+        met |= (earliest <= last) & (latest > first) & alike
+        if piece.step == classes:
+            every = np.all(live | ~there, axis=1, keepdims=True)
+            most = np.where(there, start, 0).max(axis=1)[:, None]
+            least = np.where(there, stop, piece.length).min(axis=1)[:, None]
+            whole |= (most <= first) & (least > last) & complete & every & alike
+    return met, whole
+
+
+def _product(a: Bools, b: Bools) -> Bools:
+    """Meetings of boxes of two axes together, numbered row-major."""
+    both = a[:, None, :, None] & b[None, :, None, :]
+    return both.reshape(a.shape[0] * b.shape[0], a.shape[1] * b.shape[1])
+
+
+def _listed(met: Bools, whole: Bools) -> Meetings:
+    box, other = np.nonzero(met)
+    every = whole[box, other]
+    order = np.lexsort((other, ~every, box))
+    counts = met.sum(axis=1)
+    begin = np.concatenate([[0], np.cumsum(counts)])
+    middle = begin[:-1] + (met & whole).sum(axis=1)
+    return Meetings(begin.astype(np.int32), middle.astype(np.int32), other[order].astype(np.int32))
+
+
+def _best_boxes(
+    terms: list[tuple[AxisTable, ...]], classes: list[int], queries: int, keys: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of boxes that meet least, over all terms."""
+    q_shapes, kv_shapes = list(_shapes(queries)), list(_shapes(keys))
+    sizes = [[{shape[axis] for shape in shapes} for shapes in (q_shapes, kv_shapes)] for axis in range(AXES)]
+    counts: list[dict[tuple[int, int], npt.NDArray[np.float64]]] = []
+    for axis in range(AXES):
+        found = {}
+        for q in sizes[axis][0]:
+            boxes = _cut(terms[0][axis].queries, classes[axis], q)
+            for kv in sizes[axis][1]:
+                others = _cut(terms[0][axis].length, classes[axis], kv)
+                met = [_meet(term[axis], classes[axis], boxes, others)[0].sum() for term in terms]
+                found[q, kv] = np.array(met, np.float64)
+        counts.append(found)
+
+    def cost(q: tuple[int, ...], kv: tuple[int, ...]) -> float:
+        return float(np.prod([counts[axis][q[axis], kv[axis]] for axis in range(AXES)], axis=0).sum())
+
+    return min(((q, kv) for q in q_shapes for kv in kv_shapes), key=lambda boxes: cost(*boxes))
+
+
+def _shapes(size: int) -> Iterator[tuple[int, ...]]:
+    """All boxes of so many lanes whose sides are powers of two, long last sides first."""
+    powers = [1 << n for n in range(size.bit_length())]
+    for first in powers:
+        for second in powers:
+            if first * second <= size:
+                yield first, second, size // (first * second)
+
+
+def _tables(terms: list[tuple[AxisTable, ...]]) -> tuple[Ints, Ints, Ints]:
+    starts, spans, place, at = [], [], [], 0
+    for term in terms:
+        for table in term:
+            starts.append(table.start % table.length)
+            spans.append(np.maximum(table.stop - table.start, 0))
+            place.append((at, table.length, table.step))
+            at += table.queries
+    shaped = np.array(place, np.int32).reshape(len(terms), AXES, 3)
+    return np.concatenate(starts).astype(np.int32), np.concatenate(spans).astype(np.int32), shaped

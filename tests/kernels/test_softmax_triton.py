@@ -1,0 +1,161 @@
+"""The Triton kernels equal the oracle, forward and every gradient: on a GPU, or in Triton's interpreter."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+import windeye
+from oracles.problems import PROBLEMS, gradients, inputs, problems, truth
+from windeye.kernels.softmax import triton
+from windeye.patterns import Causal, Full, Neighborhood, Sinks, Sliding
+
+pytest.importorskip("triton")
+# The interpreter of Triton 3.6 turns arrays of one element into numbers, which NumPy is about to refuse.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# On a GPU all; the interpreter takes a second for each, so there every other one and those with padding.
+KNOWN = [p for p in PROBLEMS if p.bias is None]
+KNOWN = KNOWN if DEVICE == "cuda" else [p for i, p in enumerate(KNOWN) if p.padding or (i % 2 and p.grid[-1] < 50)]
+BOUNDS = {torch.float32: 5e-6, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture
+def small_boxes(monkeypatch):
+    """So small that grids of a test have several boxes of either kind."""
+    from windeye.kernels.softmax.triton import launch
+
+    monkeypatch.setattr(launch, "sizes", lambda _problem, backward: launch.Sizes(16, 8 if backward else 16, 4, 1))
+
+
+def close(actual, expected, tolerance):
+    actual, expected = actual.double().cpu(), expected.double()
+    finite = torch.isfinite(expected)
+    assert torch.equal(torch.isfinite(actual), finite)
+    if finite.any():
+        size = expected[finite].abs().max().clamp(min=1)
+        assert (actual[finite] - expected[finite]).abs().max() <= tolerance * size
+
+
+def check(problem, dtype):
+    data = inputs(problem)
+    expected = truth(problem, data)
+    expected_grads = gradients(*expected, data)
+    cast = data.cast(dtype)
+    torch.use_deterministic_algorithms(True)  # buffers that are not fully written would show as NaN
+    try:
+        actual = windeye.attend(
+            *(t.to(DEVICE) for t in (cast.query, cast.key, cast.value)), problem.pattern, scale=cast.scale,
+            key_padding=None if cast.hidden is None else cast.hidden.to(DEVICE), backend="triton", return_lse=True,
+        )  # fmt: skip
+        actual = tuple(t.cpu() for t in actual)
+        grads = gradients(*actual, cast)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for ours, theirs in zip(actual, expected, strict=True):
+        close(ours, theirs, BOUNDS[dtype])
+    for ours, theirs in zip(grads, expected_grads, strict=True):
+        close(ours, theirs, 4 * BOUNDS[dtype])
+
+
+@pytest.mark.parametrize("problem", KNOWN, ids=str)
+@pytest.mark.usefixtures("small_boxes")
+def test_equals_the_oracle(problem):
+    check(problem, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.usefixtures("small_boxes")
+def test_half_types(dtype):
+    check(next(p for p in KNOWN if len(p.grid) == 2), dtype)
+
+
+@settings(
+    max_examples=50 if DEVICE == "cuda" else 6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(problem=problems().filter(lambda p: p.bias is None))
+@pytest.mark.usefixtures("small_boxes")
+def test_random_problems(problem):
+    check(problem, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "grid"),
+    [
+        (Full(), (40,)),
+        (Causal(), (50,)),
+        (Sliding(9) | Sinks(2), (45,)),
+        (Neighborhood(5, dilation=3), (41,)),
+        (Neighborhood((4, 6), stride=(2, 3)), (9, 14)),
+        (Neighborhood(3, boundary="wrap"), (7, 9)),
+        (Neighborhood((2, 3, 4), is_causal=(True, False, False)), (3, 5, 6)),
+    ],
+    ids=str,
+)
+def test_plans_meet_where_queries_see(pattern, grid):
+    """Boxes that meet cover every pair that is seen, and those that meet whole hold no other pair."""
+    from windeye.kernels.softmax.triton.plan import plan
+
+    bound = pattern.bind(grid)
+    mask = bound.mask().numpy()
+    work = plan(bound, 16, 8)
+
+    def tokens(axes, box):
+        sizes = [axis.size for axis in axes]
+        counts = [axis.count for axis in axes]
+        place = (box // (counts[1] * counts[2]), box // counts[2] % counts[1], box % counts[2])
+        lanes = [axis.coordinates[i * s : (i + 1) * s] for axis, i, s in zip(axes, place, sizes, strict=True)]
+        full = (1,) * (3 - len(grid)) + grid
+        return [
+            (a * full[1] + b) * full[2] + c for a in lanes[0] for b in lanes[1] for c in lanes[2] if min(a, b, c) >= 0
+        ]
+
+    covered = mask & False
+    for box in range(len(work.of_queries.middle)):
+        queries = tokens(work.queries, box)
+        begin, middle, end = work.of_queries.begin[box], work.of_queries.middle[box], work.of_queries.begin[box + 1]
+        for number in range(begin, end):
+            keys = tokens(work.keys, work.of_queries.other[number])
+            assert mask[queries][:, keys].any() or number >= middle
+            if number < middle:
+                assert mask[queries][:, keys].all()
+                assert len(keys) == 8
+            for query in queries:
+                assert not covered[query, keys].any()  # no pair is met twice
+                covered[query, keys] = True
+    assert not (mask & ~covered).any()
+    pairs = {(b, int(o)) for b in range(len(work.of_queries.middle))
+             for o in work.of_queries.other[work.of_queries.begin[b] : work.of_queries.begin[b + 1]]}  # fmt: skip
+    back = {(int(o), b) for b in range(len(work.of_keys.middle))
+            for o in work.of_keys.other[work.of_keys.begin[b] : work.of_keys.begin[b + 1]]}  # fmt: skip
+    assert pairs == back
+
+
+def test_boxes_follow_the_window():
+    """The boxes of a strided 3-D window are those that the simulator finds fully block-sparse."""
+    from windeye.kernels.softmax.triton.plan import plan
+
+    work = plan(Neighborhood((8, 8, 8), stride=(8, 8, 8)).bind((16, 16, 16)), 128, 64)
+    assert (work.of_queries.middle == work.of_queries.begin[1:]).all()  # nothing is masked
+    assert work.visited * 128 * 64 == 16**3 * 8**3
+
+
+def test_what_it_cannot_run_is_told(monkeypatch):
+    q = torch.zeros(1, 8, 2, 16, device=DEVICE)
+    with pytest.raises(ValueError, match="neither bias tables nor dropout"):
+        windeye.attend(q, q, q, Sliding(3), dropout_p=0.5, backend="triton")
+    with pytest.raises(ValueError, match="it has no float64"):
+        windeye.attend(q.double(), q.double(), q.double(), Sliding(3), backend="triton")
+    allowed = windeye.Allowed(torch.ones(8, 8, dtype=torch.bool, device=DEVICE))
+    with pytest.raises(ValueError, match="depends on data"):
+        windeye.attend(q, q, q, allowed, backend="triton")
+    if DEVICE == "cpu":
+        monkeypatch.delenv("TRITON_INTERPRET")
+        assert "TRITON_INTERPRET=1" in triton.can_run(_problem(q))
+
+
+def _problem(q):
+    from windeye.kernels.softmax.problem import problem_of
+
+    return problem_of(Sliding(3), q, q, q, scale=1.0)
