@@ -2,9 +2,11 @@
 
 from windeye.models.attentive import AttentiveClassifier, AttentiveConfig
 from windeye.models.based import based
+from windeye.models.checkpoints import read_checkpoint
 from windeye.models.decoder import DecoderConfig, DecoderLM
 from windeye.models.doge import doge
 from windeye.models.generate import generate
+from windeye.models.identify import Identity, identify
 from windeye.models.mixers import (
     MIXERS,
     AttentionSpec,
@@ -23,7 +25,7 @@ from windeye.models.titans import titans
 from windeye.models.tnl import tnl
 from windeye.models.transformer import transformer
 from windeye.models.vision import BackboneConfig, HierarchicalBackbone, StageSpec, cswin, nat, swin
-from windeye.models.weights import LoadReport, WeightMap, read_checkpoint
+from windeye.models.weights import LoadReport, Rule, WeightMap, stacked
 
 __all__ = [
     "MIXERS",
@@ -36,10 +38,12 @@ __all__ = [
     "DecoderLM",
     "DynamicMaskSpec",
     "HierarchicalBackbone",
+    "Identity",
     "LightningSpec",
     "LoadReport",
     "MixerSpec",
     "ProductConvolutionSpec",
+    "Rule",
     "Sampling",
     "StageSpec",
     "TaylorSpec",
@@ -50,11 +54,13 @@ __all__ = [
     "cswin",
     "doge",
     "generate",
+    "identify",
     "mixer",
     "names",
     "nat",
     "read_checkpoint",
     "register",
+    "stacked",
     "swin",
     "titans",
     "tnl",

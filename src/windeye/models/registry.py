@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from windeye.models.weights import WeightMap, read_checkpoint
+from windeye.models.checkpoints import read_checkpoint
+from windeye.models.weights import WeightMap
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,14 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(PRESETS))
 
 
-def create(name: str, weights: str | Path | None = None, **config: Any) -> nn.Module:
+def create(name: str, weights: str | Path | None = None, *, resize_tables: bool = False, **config: Any) -> nn.Module:
     """A model by its name.
 
     Args:
         name: see `names`.
         weights: a checkpoint, as a file or a folder of shards, under official names or under ours; strict. None starts
             from fresh weights.
+        resize_tables: whether tensors that are bound to the size of a window or a map may be interpolated.
         config: settings of the family's builder that differ from those of this size.
 
     Raises:
@@ -75,5 +77,5 @@ def create(name: str, weights: str | Path | None = None, **config: Any) -> nn.Mo
         if preset.weights is None or checkpoint.keys() == model.state_dict().keys():
             model.load_state_dict(checkpoint)
         else:
-            preset.weights.load(model, checkpoint)
+            preset.weights.load(model, checkpoint, resize=resize_tables)
     return model

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,38 @@ class LoadReport:
     """Checked to be copies of loaded tensors."""
     dropped: tuple[str, ...]
     """Known not to be weights."""
+    resized: tuple[str, ...] = ()
+    """Loaded ones that had another size."""
 
     def __str__(self) -> str:
-        return f"{len(self.loaded)} tensors loaded, {len(self.copies)} copies, {len(self.dropped)} dropped"
+        text = f"{len(self.loaded)} tensors loaded, {len(self.copies)} copies, {len(self.dropped)} dropped"
+        return text + (f", {len(self.resized)} resized" if self.resized else "")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Official tensors and how they become one of ours. Both directions keep every bit."""
+
+    names: tuple[str, ...]
+    to_ours: Callable[[Sequence[Tensor], Shape], Tensor]
+    """From the official tensors and the shape of ours."""
+    to_theirs: Callable[[Tensor], Sequence[Tensor]]
+    resize: Callable[[Tensor, Shape], Tensor] | None = None
+    """An official tensor of another size, brought to this shape; None where no size may differ."""
+
+
+def stacked(*names: str) -> Rule:
+    """Tensors that are stacked along the first axis in ours; one is itself."""
+    return Rule(
+        names,
+        lambda parts, _: parts[0] if len(parts) == 1 else torch.cat(tuple(parts)),
+        lambda tensor: tensor.chunk(len(names)),
+    )
 
 
 @dataclass(frozen=True)
 class WeightMap:
-    """Our names and the official ones. ``{layer}`` stands for the number of a layer, the same on both sides.
+    """Our names and the official ones. Words in braces stand for numbers, the same on both sides.
 
     Example:
         >>> names = WeightMap("a paper", {"blocks.{layer}.glu.weight": ("h.{layer}.up", "h.{layer}.gate")})
@@ -37,18 +63,41 @@ class WeightMap:
     """
 
     name: str
-    rules: Mapping[str, str | tuple[str, ...]]
-    """Our name -> the official one, or several whose tensors are stacked along the first axis in ours."""
+    rules: Mapping[str, str | tuple[str, ...] | Rule]
+    """Our name -> the official one, or several whose tensors are stacked along the first axis in ours, or a rule."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """Official name -> our tensor that it repeats where the model has no own tensor for it."""
     prefix: str = ""
     """May stand in front of official names."""
     dropped: str = r"(?!)"
     """Regular expression of official names that are not weights."""
+    regenerated: Callable[[Any], Mapping[str, Tensor]] | None = None
+    """What a model's official file holds besides weights."""
     earlier: Mapping[str, str] = field(default_factory=dict)
     """Parts of names in earlier releases -> what they are called now. Both are read."""
     foreign: Mapping[str, str] = field(default_factory=dict)
     """Regular expression of names that only another kind of model has -> what to say of such a checkpoint."""
+    signature: str = r"(?!)"
+    """Regular expression of a name that files of this family have."""
+    settings: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
+    """Settings of the family's builder that can be read off an official file, such as the number of classes."""
+
+    def rule(self, ours: str) -> Rule:
+        """How one of our tensors is made.
+
+        Raises:
+            KeyError: no rule names it.
+        """
+        for template, theirs in self.rules.items():
+            found = _expression(template).fullmatch(ours)
+            if found is not None:
+                numbers = found.groupdict()
+                if isinstance(theirs, Rule):
+                    names = tuple(name.format(**numbers) for name in theirs.names)
+                    return Rule(names, theirs.to_ours, theirs.to_theirs, theirs.resize)
+                names = (theirs,) if isinstance(theirs, str) else theirs
+                return stacked(*(name.format(**numbers) for name in names))
+        raise KeyError(f"{self.name} has no name for {ours}")
 
     def official(self, ours: str) -> tuple[str, ...]:
         """The official names of one of our tensors.
@@ -56,34 +105,83 @@ class WeightMap:
         Raises:
             KeyError: no rule names it.
         """
-        layer = re.search(r"\.(\d+)\.", ours)
-        template = ours if layer is None else f"{ours[: layer.start()]}.{{layer}}.{ours[layer.end() :]}"
-        if template not in self.rules:
-            raise KeyError(f"{self.name} has no name for {ours}")
-        theirs = self.rules[template]
-        number = "" if layer is None else layer[1]
-        return tuple(t.format(layer=number) for t in ((theirs,) if isinstance(theirs, str) else theirs))
+        return self.rule(ours).names
+
+    def shapes(self, model: nn.Module) -> dict[str, Shape]:
+        """Official names and shapes of a model's weights."""
+        shapes: dict[str, Shape] = {}
+        for ours, tensor in model.state_dict().items():
+            rule = self.rule(ours)
+            parts = rule.to_theirs(tensor)
+            shapes |= {name: tuple(part.shape) for name, part in zip(rule.names, parts, strict=True)}
+        return shapes
 
     def export(self, model: nn.Module, *, earlier: bool = False) -> dict[str, Tensor]:
         """The weights of a model under official names, or those of earlier releases; tied copies are written out."""
         state = model.state_dict()
         out: dict[str, Tensor] = {}
         for ours, tensor in state.items():
-            theirs = self.official(ours)
-            out |= {name: part.clone() for name, part in zip(theirs, tensor.chunk(len(theirs)), strict=True)}
+            rule = self.rule(ours)
+            parts = rule.to_theirs(tensor)
+            out |= {
+                name: part.clone(memory_format=torch.contiguous_format)
+                for name, part in zip(rule.names, parts, strict=True)
+            }
         out |= {theirs: state[ours].clone() for theirs, ours in self.tied.items() if theirs not in out}
+        if self.regenerated is not None:
+            out |= self.regenerated(model)
         if not earlier:
             return out
         past = {now: then for then, now in self.earlier.items()}
         return {_replaced(name, past): tensor for name, tensor in out.items()}
 
-    def load(self, model: nn.Module, checkpoint: Mapping[str, Tensor]) -> LoadReport:
+    def load(self, model: nn.Module, checkpoint: Mapping[str, Tensor], *, resize: bool = False) -> LoadReport:
         """Fill a model from official weights; nothing is left over, nothing is missing.
+
+        Args:
+            model: of the sizes of the checkpoint.
+            checkpoint: official names and tensors.
+            resize: whether tensors that are bound to the size of a window or a map may be interpolated to the model's.
 
         Raises:
             ValueError: names or shapes do not fit, or a tied tensor differs from what it repeats; lists all of them.
                 The model is then unchanged.
         """
+        found, dropped = self._found(checkpoint)
+        state = model.state_dict()
+        rules = {ours: self.rule(ours) for ours in state}
+        names = [name for rule in rules.values() for name in rule.names]
+        tied = {theirs: ours for theirs, ours in self.tied.items() if theirs not in names and theirs in found}
+
+        wrong = [f"missing {name}" for name in names if name not in found]
+        wrong += [f"unexpected {name} {tuple(found[name].shape)}" for name in found if name not in {*names, *tied}]
+        resized = []
+        for ours, rule in rules.items():
+            for name, part in zip(rule.names, rule.to_theirs(state[ours]), strict=True):
+                shape = tuple(part.shape)
+                if name not in found or tuple(found[name].shape) == shape:
+                    continue
+                if rule.resize is not None and resize:
+                    found[name] = rule.resize(found[name], shape)
+                    resized.append(name)
+                    continue
+                hint = "" if rule.resize is None else "; resize=True interpolates it"
+                wrong.append(f"{name} has shape {tuple(found[name].shape)} but the model needs {shape}{hint}")
+        if not wrong:
+            wrong += [
+                f"{theirs} should repeat {rules[ours].names[0]} but differs: build the model with an untied head"
+                for theirs, ours in tied.items()
+                if not torch.equal(found[theirs], found[rules[ours].names[0]])
+            ]
+        if wrong:
+            raise ValueError(f"this checkpoint is not a {self.name} of these sizes:\n  " + "\n  ".join(wrong))
+        with torch.no_grad():
+            for ours, rule in rules.items():
+                state[ours].copy_(rule.to_ours([found[name] for name in rule.names], tuple(state[ours].shape)))
+        return LoadReport(tuple(names), tuple(tied), tuple(dropped), tuple(resized))
+
+    def _found(self, checkpoint: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """The weights under today's names, and what is none."""
         found: dict[str, Tensor] = {}
         for name, tensor in checkpoint.items():
             for pattern, reason in self.foreign.items():
@@ -94,64 +192,19 @@ class WeightMap:
                 raise ValueError(f"this checkpoint is not a {self.name}: it has {now} under two names, {name} is one")
             found[now] = tensor
         dropped = [name for name in found if re.fullmatch(self.dropped, name)]
-        for name in dropped:
-            del found[name]
-        state = model.state_dict()
-        wanted = {ours: self.official(ours) for ours in state}
-        names = [name for theirs in wanted.values() for name in theirs]
-        tied = {theirs: ours for theirs, ours in self.tied.items() if theirs not in names and theirs in found}
+        return {name: tensor for name, tensor in found.items() if name not in dropped}, dropped
 
-        wrong = [f"missing {name}" for name in names if name not in found]
-        wrong += [f"unexpected {name} {tuple(found[name].shape)}" for name in found if name not in {*names, *tied}]
-        for ours, theirs in wanted.items():
-            rows, *rest = state[ours].shape
-            shape = (rows // len(theirs), *rest)
-            for name in theirs:
-                if name in found and tuple(found[name].shape) != shape:
-                    wrong.append(f"{name} has shape {tuple(found[name].shape)} but the model needs {shape}")
-        if not wrong:
-            wrong += [
-                f"{theirs} should repeat {wanted[ours][0]} but differs: build the model with an untied head"
-                for theirs, ours in tied.items()
-                if not torch.equal(found[theirs], found[wanted[ours][0]])
-            ]
-        if wrong:
-            raise ValueError(f"this checkpoint is not a {self.name} of these sizes:\n  " + "\n  ".join(wrong))
-        with torch.no_grad():
-            for ours, theirs in wanted.items():
-                for part, name in zip(state[ours].chunk(len(theirs)), theirs, strict=True):
-                    part.copy_(found[name])
-        return LoadReport(tuple(names), tuple(tied), tuple(dropped))
+
+@lru_cache(maxsize=4096)
+def _expression(template: str) -> re.Pattern[str]:
+    """Templates as expressions whose groups are the numbers."""
+    parts = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(rf"(?P<{part}>\d+)" if index % 2 else re.escape(part) for index, part in enumerate(parts))
+    )
 
 
 def _replaced(name: str, parts: Mapping[str, str]) -> str:
     for part, other in parts.items():
         name = name.replace(part, other)
     return name
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a file, or of the shards in a folder: safetensors, or what torch saved (weights only).
-
-    Raises:
-        FileNotFoundError: nothing of that kind is there.
-        ValueError: two shards hold the same name.
-    """
-    path = Path(path)
-    shards = [path]
-    if path.is_dir():
-        shards = sorted(path.glob("*.safetensors")) or sorted([*path.glob("*.bin"), *path.glob("*.pt")])
-    if not shards or not shards[0].is_file():
-        raise FileNotFoundError(f"{path} is no checkpoint: expected *.safetensors, *.bin or *.pt")
-    out: dict[str, Tensor] = {}
-    for shard in shards:
-        if shard.suffix == ".safetensors":
-            tensors = load_file(shard)
-        else:
-            tensors = torch.load(shard, map_location="cpu", weights_only=True)
-            tensors = tensors.get("state_dict", tensors)
-        twice = out.keys() & tensors.keys()
-        if twice:
-            raise ValueError(f"{shard.name} repeats {sorted(twice)[0]} of another file")
-        out |= tensors
-    return out

@@ -8,7 +8,38 @@ from windeye.models.registry import register
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
 from windeye.models.vision.block import StageSpec
 from windeye.models.vision.entries import ConvSpec
+from windeye.models.vision.names import STAGES, both, classes_and_channels
+from windeye.models.weights import WeightMap
 from windeye.nn.mixers import StripeSpec
+
+WEIGHTS = WeightMap(
+    "CSWin",
+    both({
+        "entries.0.conv": "stage1_conv_embed.0",
+        "entries.0.norm": "stage1_conv_embed.2",
+        "final_norm": "norm",
+        "head": "head",
+    })
+    | both({
+        f"entries.{stage}.{ours}": f"merge{stage}.{ours}" for stage in range(1, STAGES) for ours in ("conv", "norm")
+    })
+    | both({
+        f"stages.{stage}.{{block}}.{ours}": f"stage{stage + 1}.{{block}}.{theirs}"
+        for stage in range(STAGES)
+        for ours, theirs in {
+            "norm1": "norm1",
+            "mixer.qkv": "qkv",
+            "mixer.proj": "proj",
+            "mixer.local.{half}": "attns.{half}.get_v",
+            "norm2": "norm2",
+            "feed_forward.fc1": "mlp.fc1",
+            "feed_forward.fc2": "mlp.fc2",
+        }.items()
+    }),
+    signature=r"stage1\.0\.attns\.0\.get_v\.weight",
+    settings=lambda checkpoint: classes_and_channels(checkpoint, "stage1_conv_embed.0.weight"),
+)  # fmt: skip
+"""Names of the released files."""
 
 STEM = ConvSpec(7, 4, 2)
 DOWN = ConvSpec(3, 2, 1)
@@ -56,6 +87,6 @@ def cswin(
     )
 
 
-register("cswin_t", cswin, dim=64, depths=(1, 2, 21, 1), heads=(2, 4, 8, 16), drop_path=0.2)
-register("cswin_s", cswin, dim=64, depths=(2, 4, 32, 2), heads=(2, 4, 8, 16), drop_path=0.4)
-register("cswin_b", cswin, dim=96, depths=(2, 4, 32, 2), heads=(4, 8, 16, 32), drop_path=0.5)
+register("cswin_t", cswin, WEIGHTS, dim=64, depths=(1, 2, 21, 1), heads=(2, 4, 8, 16), drop_path=0.2)
+register("cswin_s", cswin, WEIGHTS, dim=64, depths=(2, 4, 32, 2), heads=(2, 4, 8, 16), drop_path=0.4)
+register("cswin_b", cswin, WEIGHTS, dim=96, depths=(2, 4, 32, 2), heads=(4, 8, 16, 32), drop_path=0.5)

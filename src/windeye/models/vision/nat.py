@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from windeye.models.registry import register
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
 from windeye.models.vision.block import StageSpec
 from windeye.models.vision.entries import ConvSpec, EntrySpec, MergeSpec, TwoConvSpec
+from windeye.models.vision.names import BLOCK, both, classes_and_channels, downsamplers, neighborhood_table
+from windeye.models.weights import WeightMap
 from windeye.nn.mixers import NeighborhoodSpec
 
+
+def _names(level: str) -> dict[str, Any]:
+    """Blocks and the end, the same in both layouts."""
+    block = level + ".blocks.{block}"
+    return both({
+        f"{BLOCK}.norm1": f"{block}.norm1",
+        f"{BLOCK}.mixer.layer.qkv": f"{block}.attn.qkv",
+        f"{BLOCK}.mixer.layer.proj": f"{block}.attn.proj",
+        f"{BLOCK}.norm2": f"{block}.norm2",
+        f"{BLOCK}.feed_forward.fc1": f"{block}.mlp.fc1",
+        f"{BLOCK}.feed_forward.fc2": f"{block}.mlp.fc2",
+        "entries.0.norm": "patch_embed.norm",
+        "final_norm": "norm",
+        "head": "head",
+    }) | {
+        f"{BLOCK}.mixer.layer.rpb": neighborhood_table(f"{block}.attn.rpb"),
+        f"{BLOCK}.scale1": f"{block}.gamma1",
+        f"{BLOCK}.scale2": f"{block}.gamma2",
+    }  # fmt: skip
+
+
+def _settings(stem: str) -> Callable[[Mapping[str, Tensor]], dict[str, Any]]:
+    def settings(checkpoint: Mapping[str, Tensor]) -> dict[str, Any]:
+        (table,) = {t.shape[-1] for name, t in checkpoint.items() if name.endswith(".rpb")}
+        return {"kernel_size": (table + 1) // 2} | classes_and_channels(checkpoint, stem)
+
+    return settings
+
+
+NORM = {"norm.weight": "norm.weight", "norm.bias": "norm.bias"}
+WEIGHTS = WeightMap(
+    "NAT",
+    _names("levels.{stage}")
+    | both({"entries.0.conv1": "patch_embed.proj.0", "entries.0.conv2": "patch_embed.proj.1"})
+    | downsamplers("levels.{}.downsample", NORM | {"conv.weight": "reduction.weight"}),
+    signature=r"levels\.0\.blocks\.0\.attn\.rpb",
+    settings=_settings("patch_embed.proj.0.weight"),
+)
+"""Names of the released files of NAT and DiNAT."""
+SWIN_LAYOUT_WEIGHTS = WeightMap(
+    "DiNAT_s",
+    _names("layers.{stage}")
+    | both({"entries.0.conv": "patch_embed.proj"})
+    | downsamplers("layers.{}.downsample", NORM | {"proj.weight": "reduction.weight"}),
+    signature=r"layers\.0\.blocks\.0\.attn\.rpb",
+    settings=_settings("patch_embed.proj.weight"),
+)
+"""Names of the released files of DiNAT in Swin's layout."""
 DOWN = ConvSpec(3, 2, 1, bias=False)
 DEPTHS = (3, 4, 18, 5)
 DILATIONS = ((1, 8, 1), (1, 4, 1, 4), (1, 2), (1,))
@@ -94,16 +146,19 @@ SWIN_S: dict[str, Any] = {"dim": 96, "depths": (2, 2, 18, 2), "heads": (3, 6, 12
 SWIN_B: dict[str, Any] = {"dim": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32), "drop_path": 0.5}
 SWIN_L: dict[str, Any] = {"dim": 192, "depths": (2, 2, 18, 2), "heads": (6, 12, 24, 48), "drop_path": 0.35}
 
-register("nat_mini", nat, **MINI)
-register("nat_tiny", nat, **TINY)
-register("nat_small", nat, **SMALL, layer_scale=1e-5)
-register("nat_base", nat, **BASE)
-register("dinat_mini", nat, **MINI, dilations=DILATIONS)
-register("dinat_tiny", nat, **TINY, dilations=DILATIONS)
-register("dinat_small", nat, **SMALL, dilations=DILATIONS)
-register("dinat_base", nat, **BASE, dilations=DILATIONS)
-register("dinat_large", nat, **LARGE, dilations=DILATIONS)
-register("dinat_large_384", nat, **LARGE, dilations=DILATIONS_384, img_size=384)
-register("dinat_large_384_11x11", nat, **LARGE, dilations=DILATIONS, kernel_size=11, img_size=384)
+register("nat_mini", nat, WEIGHTS, **MINI)
+register("nat_tiny", nat, WEIGHTS, **TINY)
+register("nat_small", nat, WEIGHTS, **SMALL, layer_scale=1e-5)
+register("nat_base", nat, WEIGHTS, **BASE)
+register("dinat_mini", nat, WEIGHTS, **MINI, dilations=DILATIONS)
+register("dinat_tiny", nat, WEIGHTS, **TINY, dilations=DILATIONS)
+register("dinat_small", nat, WEIGHTS, **SMALL, dilations=DILATIONS)
+register("dinat_base", nat, WEIGHTS, **BASE, dilations=DILATIONS)
+register("dinat_large", nat, WEIGHTS, **LARGE, dilations=DILATIONS)
+register("dinat_large_384", nat, WEIGHTS, **LARGE, dilations=DILATIONS_384, img_size=384)
+register("dinat_large_384_11x11", nat, WEIGHTS, **LARGE, dilations=DILATIONS, kernel_size=11, img_size=384)
 for size, settings in (("tiny", SWIN_T), ("small", SWIN_S), ("base", SWIN_B), ("large", SWIN_L)):
-    register(f"dinat_s_{size}", nat, **settings, ratio=4.0, dilations=((1, 8), (1, 4), (1, 2), (1, 1)), layout="swin")
+    register(
+        f"dinat_s_{size}", nat, SWIN_LAYOUT_WEIGHTS, **settings, ratio=4.0, layout="swin",
+        dilations=((1, 8), (1, 4), (1, 2), (1, 1)),
+    )  # fmt: skip

@@ -2,13 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from windeye.models.registry import register
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
 from windeye.models.vision.block import StageSpec
 from windeye.models.vision.entries import ConvSpec, MergeSpec
-from windeye.nn.mixers import WindowSpec
+from windeye.models.vision.names import BLOCK, both, classes_and_channels, downsamplers, swin_table
+from windeye.models.weights import WeightMap
+from windeye.nn.mixers import WindowMixer, WindowSpec
+from windeye.tokens import partition
+
+LAYER = "layers.{stage}.blocks.{block}"
+
+
+def _settings(checkpoint: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Windows that divide the last map of the image are those of the published models."""
+    tables = [t.shape[0] for name, t in checkpoint.items() if name.endswith("relative_position_bias_table")]
+    window = (isqrt(max(tables)) + 1) // 2
+    return {"window": window, "img_size": 32 * window} | classes_and_channels(checkpoint, "patch_embed.proj.weight")
+
+
+def _buffers(model: HierarchicalBackbone) -> dict[str, Tensor]:
+    """Position indices, and the masks of shifted windows at the size that the model was made for."""
+    height, width = model.config.img_size
+    out: dict[str, Tensor] = {}
+    reduction = 1
+    for stage, (spec, blocks) in enumerate(zip(model.config.stages, model.stages, strict=True)):
+        reduction *= spec.entry.stride
+        grid = (height // reduction, width // reduction)
+        for number, block in enumerate(blocks.children()):
+            mixer = block.mixer
+            if not isinstance(mixer, WindowMixer):
+                continue
+            name = LAYER.format(stage=stage, block=number)
+            out[f"{name}.attn.relative_position_index"] = _position_index(mixer.window)
+            pattern = mixer.pattern(*grid)
+            if pattern.shift not in (0, (0, 0)):
+                out[f"{name}.attn_mask"] = _mask(grid, mixer.window, mixer.shift)
+    return out
+
+
+def _position_index(window: tuple[int, int]) -> Tensor:
+    """Where in Swin's table each pair of a window looks: by query minus key."""
+    rows, columns = torch.meshgrid(*(torch.arange(side) for side in window), indexing="ij")
+    down, right = (at.flatten()[:, None] - at.flatten()[None] for at in (rows, columns))
+    return (down + window[0] - 1) * (2 * window[1] - 1) + right + window[1] - 1
+
+
+def _mask(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
+    """-100 between tokens of a rolled map that are no neighbours: the nine regions."""
+    bands = [torch.arange(side) for side in grid]
+    regions = [
+        (at >= side - size).long() + (at >= side - step).long()
+        for at, side, size, step in zip(bands, grid, window, shift, strict=True)
+    ]
+    region = partition((3 * regions[0][:, None] + regions[1][None])[None], window)[0].flatten(1)
+    return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0)
+
+
+WEIGHTS = WeightMap(
+    "Swin",
+    both({
+        "entries.0.conv": "patch_embed.proj",
+        "entries.0.norm": "patch_embed.norm",
+        f"{BLOCK}.norm1": f"{LAYER}.norm1",
+        f"{BLOCK}.mixer.qkv": f"{LAYER}.attn.qkv",
+        f"{BLOCK}.mixer.proj": f"{LAYER}.attn.proj",
+        f"{BLOCK}.norm2": f"{LAYER}.norm2",
+        f"{BLOCK}.feed_forward.fc1": f"{LAYER}.mlp.fc1",
+        f"{BLOCK}.feed_forward.fc2": f"{LAYER}.mlp.fc2",
+        "final_norm": "norm",
+        "head": "head",
+    })
+    | downsamplers(
+        "layers.{}.downsample",
+        {"norm.weight": "norm.weight", "norm.bias": "norm.bias", "proj.weight": "reduction.weight"},
+    )
+    | {f"{BLOCK}.mixer.bias_table": swin_table(f"{LAYER}.attn.relative_position_bias_table")},
+    dropped=r".*(relative_position_index|attn_mask)",
+    regenerated=_buffers,
+    signature=r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table",
+    settings=_settings,
+)  # fmt: skip
+"""Names of the released files."""
 
 
 def swin(
@@ -51,7 +133,7 @@ def swin(
     )
 
 
-register("swin_t", swin, dim=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), drop_path=0.2)
-register("swin_s", swin, dim=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), drop_path=0.3)
-register("swin_b", swin, dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5)
-register("swin_l", swin, dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), drop_path=0.2)
+register("swin_t", swin, WEIGHTS, dim=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), drop_path=0.2)
+register("swin_s", swin, WEIGHTS, dim=96, depths=(2, 2, 18, 2), heads=(3, 6, 12, 24), drop_path=0.3)
+register("swin_b", swin, WEIGHTS, dim=128, depths=(2, 2, 18, 2), heads=(4, 8, 16, 32), drop_path=0.5)
+register("swin_l", swin, WEIGHTS, dim=192, depths=(2, 2, 18, 2), heads=(6, 12, 24, 48), drop_path=0.2)

@@ -28,8 +28,9 @@ class WindowMixer(TokenMixer):
 
     Args:
         dim, heads: channels, and heads that share them.
-        window: rows and columns of a window. A map whose smaller side is not longer than the window is cut into windows
-            of that side, unshifted (Swin's rule).
+        window: rows and columns of a window. A map whose smaller side is not longer than a square window is cut into
+            windows of that side, unshifted (Swin's rule); other windows are cut to the map and unshifted on each axis
+            that they cover.
         shift: how far the borders are moved, below the window.
         bias_table: whether to learn ``bias_table`` [heads, 2 rows - 1, 2 columns - 1].
         pad_input: fill the map with zeros to whole windows before ``qkv``; padded keys equal the projection's bias and
@@ -88,10 +89,11 @@ class WindowMixer(TokenMixer):
 
     def pattern(self, height: int, width: int) -> Blocks:
         """The windows on a map of this size."""
-        side = min(height, width)
-        if side <= min(self.window):
-            return Blocks(side)
-        return Blocks(self.window, self.shift)
+        (rows, columns), (down, right) = self.window, self.shift
+        if rows == columns and min(height, width) <= rows:
+            return Blocks(min(height, width))
+        down, right = down * (height > rows), right * (width > columns)
+        return Blocks((min(rows, height), min(columns, width)), (down, right))
 
     def extra_repr(self) -> str:
         return f"{self.dim}, heads={self.heads}, window={self.window}, shift={self.shift}, pad_input={self.pad_input}"

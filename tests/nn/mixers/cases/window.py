@@ -18,8 +18,12 @@ def heads(layer, x):
     _, height, width, _ = x.shape
     side = min(height, width)
     (rows, columns), (down, right) = layer.window, layer.shift
-    if side <= min(rows, columns):
+    if rows == columns and side <= rows:
         rows, columns, down, right = side, side, 0, 0
+    if height <= rows:
+        rows, down = height, 0
+    if width <= columns:
+        columns, right = width, 0
     if layer.pad_input:
         wide = x.new_zeros(x.shape[0], -(-height // rows) * rows, -(-width // columns) * columns, x.shape[3])
         wide[:, :height, :width] = x
