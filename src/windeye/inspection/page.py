@@ -19,7 +19,7 @@ _STYLE = """<style>
 .maps { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .5rem 1rem }
 .maps figure { margin: .5rem 0 } .maps figcaption { font-size: .85rem }
 .wide img { width: 100%; height: 14rem; image-rendering: pixelated }
-td:last-child { text-align: left } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem }
+td:last-child, th:last-child { text-align: left } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem }
 </style>"""
 
 
