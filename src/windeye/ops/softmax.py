@@ -90,7 +90,7 @@ def attend(
         extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
             branch, merged exactly; bias and padding do not apply to them.
         dropout_p: probability of dropping an attention weight, the rest is scaled up. Follows ``torch.manual_seed``.
-        backend: "auto", or one of "cpu", "natten", "sdpa", "flex", "reference"; see `explain`.
+        backend: "auto", or one of "cpu", "natten", "sdpa", "flex", "triton", "reference"; see `explain`.
         return_lse: also return the log-sum-exp of each row's logits, [batch, *grid, heads], float32 (float64 for
             float64), differentiable.
 
