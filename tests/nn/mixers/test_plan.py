@@ -69,6 +69,22 @@ def test_positions_that_stand_for_cells_spread_their_weight_evenly():
     torch.testing.assert_close(row(plan, 1, 2).flatten(2), whole[:, :, 8], **EXACT)
 
 
+def test_cells_at_the_rim_stand_for_fewer_tokens():
+    query, _, _ = tensors(3, 4)
+    _, key, value = tensors(2, 2)
+    ragged, small = (
+        Plan(query, key, value, Full(), 0.5, cell=(2, 3), tokens=(3, 4)),
+        Plan(query, key, value, Full(), 0.5),
+    )
+    weights = dense(ragged).unflatten(-1, (3, 4))
+    expected = dense(small).unflatten(-1, (2, 2)) / torch.tensor([[6, 2], [3, 1]])
+    for y in range(3):
+        for x in range(4):
+            torch.testing.assert_close(weights[..., y, x], expected[..., y // 2, x // 3], **EXACT)
+    out = torch.einsum("bhqp,bphd->bqhd", dense(ragged), positions(ragged))
+    torch.testing.assert_close(out, attended(ragged).flatten(1, 2), **EXACT)
+
+
 def test_keys_may_be_any_linear_resampling():
     query, key, value = tensors(4, 4)
     flip = Groups(lambda x: x[:, None], lambda x: x[:, 0], lambda x: x[:, None, ::2].flip(3))

@@ -1,6 +1,7 @@
 """Mixers of maps: every way of grouping queries and resampling keys, behind one protocol."""
 
 from windeye.nn.mixers.full import FullMixer, FullSpec
+from windeye.nn.mixers.hilo import HiLoMixer, HiLoSpec
 from windeye.nn.mixers.layouts import as_nchw, as_sequence
 from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.neighborhood import NeighborhoodMixer, NeighborhoodSpec
@@ -15,6 +16,8 @@ __all__ = [
     "FullMixer",
     "FullSpec",
     "Groups",
+    "HiLoMixer",
+    "HiLoSpec",
     "NeighborhoodMixer",
     "NeighborhoodSpec",
     "Plan",

@@ -58,6 +58,9 @@ class Plan:
     """Relative table as of `windeye.attend`: by key minus query, on the map, or among the cells of a group."""
     cell: tuple[int, int] = (1, 1)
     """Each position stands for the mean of so many rows and columns of tokens."""
+    tokens: tuple[int, int] | None = None
+    """Rows and columns of the map under the cells, where those at its rim are means of fewer tokens. None is whole
+    cells."""
 
 
 def attended(
@@ -87,9 +90,10 @@ def dense(plan: Plan) -> Float[Tensor, "batch heads queries positions"]:
 def positions(plan: Plan) -> Float[Tensor, "batch positions heads value_dim"]:
     """Values at the positions that the columns of `dense` stand for."""
     value = plan.value
-    for axis, size in enumerate(plan.cell, start=1):
-        if size > 1:
-            value = value.repeat_interleave(size, dim=axis)
+    if plan.cell != (1, 1):
+        value = value.repeat_interleave(plan.cell[0], dim=1).repeat_interleave(plan.cell[1], dim=2)
+        if plan.tokens is not None:
+            value = value[:, : plan.tokens[0], : plan.tokens[1]]
     return value.flatten(1, -3)
 
 
@@ -100,7 +104,7 @@ def row(plan: Plan, y: int, x: int) -> Float[Tensor, "batch heads *grid_kv"]:
     """
     query, key = plan.query.detach(), plan.key.detach()
     value = plan.value.new_zeros(*plan.value.shape[:-1], 1).requires_grad_()
-    still = Plan(query, key, value, plan.relation, plan.scale, plan.bias, plan.cell)
+    still = Plan(query, key, value, plan.relation, plan.scale, plan.bias, plan.cell, plan.tokens)
     with torch.enable_grad():
         (weights,) = torch.autograd.grad(_run(still, value)[:, y, x].sum(), value)
     return _over_cells(weights[..., 0].movedim(-1, 1), plan)
@@ -124,9 +128,12 @@ def _over_cells(weights: Float[Tensor, "*rest rows columns"], plan: Plan) -> Flo
     """Each position's weight spread evenly over the tokens that it is the mean of."""
     if plan.cell == (1, 1):
         return weights
-    rows, columns = plan.cell
-    spread = weights.repeat_interleave(rows, dim=-2).repeat_interleave(columns, dim=-1)
-    return spread / (rows * columns)
+    tall, wide = plan.tokens or (weights.shape[-2] * plan.cell[0], weights.shape[-1] * plan.cell[1])
+    rows, columns = (
+        torch.arange(n, device=weights.device) // size for n, size in zip((tall, wide), plan.cell, strict=True)
+    )
+    shares = torch.outer(rows.bincount()[rows], columns.bincount()[columns])
+    return weights[..., rows[:, None], columns] / shares
 
 
 def _run(
