@@ -163,6 +163,7 @@ def attach(
             its parts; lists what there is.
 
     Example:
+        >>> import torch
         >>> from transformers import LlamaConfig, LlamaForCausalLM
         >>> config = LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         ...                      num_attention_heads=4, num_key_value_heads=2)
