@@ -2,6 +2,7 @@
 
 from windeye.models.vision.backbone import BackboneConfig, FeatureInfo, HierarchicalBackbone
 from windeye.models.vision.block import Block, StageSpec
+from windeye.models.vision.cost import Cost, cost
 from windeye.models.vision.cswin import cswin
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
 from windeye.models.vision.nat import nat
@@ -12,12 +13,14 @@ __all__ = [
     "BackboneConfig",
     "Block",
     "ConvSpec",
+    "Cost",
     "EntrySpec",
     "FeatureInfo",
     "HierarchicalBackbone",
     "MergeSpec",
     "StageSpec",
     "TwoConvSpec",
+    "cost",
     "cswin",
     "entry",
     "nat",

@@ -48,11 +48,11 @@ class TokenMixer(nn.Module, ABC):
             ValueError: wrong number of axes or channels.
         """
         plans = self._checked(x)
-        return self.finish(self._heads(x, plans), x, plans)
+        return self.finish(self.outputs(x, plans), x, plans)
 
     def attention(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width heads width"]:
         """The heads' outputs, before whatever `finish` does."""
-        return self._heads(x, self._checked(x))
+        return self.outputs(x, self._checked(x))
 
     def to_dense(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch heads queries positions"]:
         """Every head as a matrix from positions to queries, quadratic in memory; row-major.
@@ -73,17 +73,18 @@ class TokenMixer(nn.Module, ABC):
         """The row of `to_dense` of the query in row and column ``at``, as a map, in memory linear in the tokens."""
         return torch.cat([row(plan, *at) for plan in self._checked(x)], dim=1)
 
-    def _checked(self, x: Tensor) -> tuple[Plan, ...]:
-        if x.dim() != 4 or x.shape[-1] != self.dim:
-            raise ValueError(f"x must be [batch, height, width, dim {self.dim}], got shape {tuple(x.shape)}")
-        return self.plans(x)
-
-    def _heads(self, x: Tensor, plans: tuple[Plan, ...]) -> Tensor:
+    def outputs(self, x: Tensor, plans: tuple[Plan, ...]) -> Float[Tensor, "batch height width heads head_dim"]:
+        """The heads' outputs of these plans, cropped to the map."""
         _, height, width, _ = x.shape
         dropout_p = self.attn_drop if self.training else 0.0
         layer = self if getattr(self, "attention_site", False) else None
         parts = [attended(p, dropout_p=dropout_p, layer=layer)[:, :height, :width] for p in plans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+    def _checked(self, x: Tensor) -> tuple[Plan, ...]:
+        if x.dim() != 4 or x.shape[-1] != self.dim:
+            raise ValueError(f"x must be [batch, height, width, dim {self.dim}], got shape {tuple(x.shape)}")
+        return self.plans(x)
 
 
 def check_drop(name: str, value: float) -> float:
