@@ -423,3 +423,22 @@ def test_the_committed_run_is_judged_by_this_rule() -> None:
     assert (found.claim, found.rule) == (llm_graphs.CLAIM, llm_graphs.RULE)
     assert found.verdict == judgement.verdict(found.rows)
     assert found.checks == judgement.checks(found.rows)
+
+
+def test_the_argument_says_what_the_committed_run_says() -> None:
+    found = registry.evidence_of(card.find("llm-graphs"))
+    if found is None or found.verdict == "shown":
+        pytest.skip("nothing to argue")
+    assert sum(check.held for check in found.checks) == 4
+    assert [check.held for check in found.checks] == [True, False, True, True, True, False]
+    accuracy = {horizon: found.row(of(SYNTAX, horizon), ACCURACY).mean for horizon in ARMS[SYNTAX]}
+    assert max(accuracy.values()) - min(accuracy.values()) < 0.005
+    assert round(accuracy[FULL], 2) == 0.86
+    assert round(found.row(f"{SYNTAX}, {baselines.HOPS}", ACCURACY).mean, 2) == 0.92
+    assert round(found.row(of(SYNTAX, FULL), PREFERENCE).mean, 2) == 0.94
+    moved = {graph: [found.row(of(graph, FULL), drop(name)).mean for name in ("I", "II", "III")] for graph in ARMS}
+    assert {graph: round(sum(losses) / 3, 1) for graph, losses in moved.items()} == {SYNTAX: 1.9, DIGITS: 0.2}
+    assert min(judgement.hurt(found.rows)) > 0
+    mixed = found.row(of(SYNTAX, FULL), drop("III")).values
+    assert (round(min(mixed), 1), round(max(mixed), 1)) == (1.5, 5.9)
+    assert all(28 < found.row(of(graph, FULL), drop("IV")).mean < 32 for graph in ARMS)
