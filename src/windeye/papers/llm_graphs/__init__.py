@@ -46,8 +46,8 @@ LIMITS = (
     "attention on digits (95.3 %, no losses); the margin between the graphs was 5 points before and 3 after them."
 )
 ARGUMENT = (
-    "Four of the six gates hold: readers learn far more than the text of the node says, attention without a mask hardly "
-    "knows edges (0.94 times as much for the own parent as for another), and no horizon costs anything. Horizons do "
+    "Four of the six gates hold: readers learn far more than the text of the node says, attention without a mask "
+    "hardly knows edges (0.94 times as much for the own parent as for another), and no horizon costs anything. Horizons do "
     "nothing else here either: readers trained with 0, 1 and 2 hops, with random pairs and with full attention answer "
     "equally well to half a point, for brackets and the token that is asked for see every node under all of them, and "
     "what a mask made children do is not kept when it is lifted. The gate on structure misses its margin: moving nodes "
