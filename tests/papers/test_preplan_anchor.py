@@ -209,13 +209,42 @@ def test_a_missing_row_is_an_error():
         judgement.verdict([row for row in rows() if row.metric != FAI_LIFT])
 
 
-def test_the_committed_run_is_judged_by_this_rule():
+def committed() -> Evidence:
     evidence = registry.evidence_of(card.find("preplan-anchor"))
-    if evidence is None:
-        pytest.skip("no committed run yet")
+    assert evidence is not None
+    return evidence
+
+
+def test_the_committed_run_is_judged_by_this_rule():
+    evidence = committed()
     assert (evidence.claim, evidence.rule, evidence.limits) == (
         preplan_anchor.CLAIM, preplan_anchor.RULE, preplan_anchor.LIMITS,
     )  # fmt: skip
     assert evidence.checks == judgement.checks(evidence.rows)
     assert evidence.verdict == judgement.verdict(evidence.rows)
     assert evidence.seeds == preplan_anchor.SEEDS["default"]
+
+
+def test_what_the_limits_say_was_seen():
+    evidence = committed()
+
+    def mean(arm: str, metric: str) -> float:
+        return evidence.row(arm, metric).mean
+
+    assert mean(TYPED, WAAD_RATIO) > 2 * mean(ALL_HEADS, WAAD_RATIO)
+    assert mean(TYPED, FAI_LIFT) < mean(ALL_HEADS, FAI_LIFT)
+    assert mean(UNTRAINED, FAI_LIFT) > 2
+    rewards = {rule: 100 * mean(rule, judgement.AREA) for rule in policy.RULES}
+    assert rewards[policy.COUPLED] - rewards[policy.UNIFORM] == pytest.approx(0.5, abs=0.1)
+    assert rewards[policy.RANDOM] - rewards[policy.UNIFORM] == pytest.approx(0.5, abs=0.1)
+    assert rewards[policy.BOTTOM] - rewards[policy.UNIFORM] == pytest.approx(-0.5, abs=0.1)
+    follows, _, own = (metric for metric, _ in judgement.READINGS.values())
+    gains = {}
+    for view in (reading.PUBLISHED, reading.WHOLE, reading.OPEN, reading.SINKLESS):
+        arm = f"{judgement.TEXT}, {view}"
+        gains[view] = 100 * (mean(arm, follows) - mean(arm, f"{follows}, rotated"))
+        assert mean(arm, f"{follows}, share of rotations that reach it") < 0.05
+        raised = mean(arm, own) - mean(arm, f"{own}, rotated")
+        assert raised < -0.4 if view == reading.SINKLESS else raised > 0.1
+    assert gains.pop(reading.PUBLISHED) == pytest.approx(3, abs=0.5)
+    assert all(5.5 < gain < 9.5 for gain in gains.values())

@@ -48,7 +48,13 @@ LIMITS = (
     "steps from a model that is nearly done; a gain of this size need not be one elsewhere, and the rule does not read"
     " it. Factors are applied after rewards are normalised. Real text: Python's help read by SmolLM2-135M, not "
     "reasoning that the model writes itself; the paper gives no rule for peaks, ours is a local maximum among the "
-    "largest fifth; chance is a rotation within each text."
+    "largest fifth; chance is a rotation within each text. Added after the run, of which it changed nothing: typing "
+    "heads sharpened WAAD, not FAI, whose peaks were defining values as often with all heads averaged. Coupled credit "
+    "gained half a point of reward over uniform credit, which random tokens gained as well; credit of the lowest "
+    "anchors lost half a point. In SmolLM2 two fifths of the weight lie on the first token, so that even its local "
+    "heads have a mean span of 58 tokens. Peaks of FAI follow peaks of WAAD more often than by chance in every view, "
+    "by 3 points as published and by 6 to 9 otherwise. The entropy of the token at a WAAD peak is raised as published,"
+    " and lowered once the weight on the first token is left out: that claim rests on the first token here."
 )
 
 
