@@ -1,0 +1,200 @@
+"""A pretrained model on both tasks: its logit differences, which heads matter for which, and the repair."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, TypedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from windeye.compare.training import Tell
+from windeye.data.tasks import IOI, ColoredObjects, ContrastBatch, colored_objects, ioi, single_tokens, tokenize
+from windeye.papers.circuit_reuse.plan import Real
+from windeye.sites.patching import patched_logits, uniform_rows
+from windeye.sites.paths import Receivers, path_patching
+
+Heads = list[tuple[int, int]]
+
+
+class Task(TypedDict):
+    """One task. Effects are by layer and head."""
+
+    difference: float
+    corrupt: float
+    positive: float
+    accuracy: float
+    logits: list[list[float]]
+    frozen: list[list[float]]
+    movers: Heads
+    queries: list[list[float]]
+
+
+class Reading(TypedDict):
+    """Both tasks, what they share, and the repair of Colored Objects by heads that IOI named."""
+
+    ioi: Task
+    colored_objects: Task
+    shared: dict[str, int]
+    of: int
+    heads: int
+    p_value: float
+    spearman: float
+    spearman_p: float
+    edited: Heads
+    among_colours: float
+    repaired: float
+    repaired_among: float
+    random: list[float]
+    seconds: float
+
+
+def read(plan: Real, tell: Tell) -> Reading:
+    """Run both tasks on the model, with the vocabulary that it has.
+
+    Raises:
+        AssetUnavailable: the model is not on this machine and could not be fetched.
+        ImportError: without transformers; names the extra.
+    """
+    from windeye.hf.pretrained import load
+
+    began = time.process_time()
+    model, tokenizer = load(plan.model)
+    names, things = (single_tokens(words, tokenizer) for words in (ioi.NAMES, colored_objects.OBJECTS))
+    drawn = ColoredObjects(things).sample(plan.prompts, seed=0)
+    batches = {
+        "ioi": tokenize([p.contrast() for p in IOI("mixed", names).sample(plan.prompts, seed=0)], tokenizer),
+        "colored_objects": tokenize([p.contrast() for p in drawn], tokenizer),
+    }
+    found: dict[str, Task] = {}
+    for number, (name, batch) in enumerate(batches.items()):
+        found[name] = task(model, batch, plan)
+        tell((1 + number) / 3)
+    one, other = (found[name] for name in batches)
+    stages = {
+        stage: [important(torch.tensor(t[stage]), plan.share) for t in (one, other)] for stage in ("logits", "queries")
+    }
+    shared = {stage: len(a & b) for stage, (a, b) in stages.items()}
+    size, heads = len(stages["logits"][0]), torch.tensor(one["logits"]).numel()
+    rho, rho_p = spearman(torch.tensor(one["logits"]), torch.tensor(other["logits"]), plan.permutations)
+    edited = suspects(one, plan.inhibitors)
+    wrong = torch.stack([batches["colored_objects"].places[f"colour{i}"] for i in range(3)], dim=1)
+    keep = torch.tensor([p.wrong for p in drawn])
+    colours = torch.tensor([[_one(tokenizer, f" {c.capitalize()}") for c in p.scene.colours] for p in drawn])
+    z = uniform_rows(model, batches["colored_objects"].clean, wrong.gather(1, keep))
+
+    def judged(chosen: Heads) -> tuple[float, float]:
+        logits = patched_logits(model, batches["colored_objects"], chosen, z)
+        right = batches["colored_objects"].answers[:, 0]
+        among = colours.gather(1, logits.gather(1, colours).argmax(-1, keepdim=True))[:, 0]
+        return _share(logits.argmax(-1) == right), _share(among == right)
+
+    generator = torch.Generator().manual_seed(0)
+    per_layer = len(one["logits"][0])
+    # Random heads of the same layers.
+    drawn_heads = [
+        [(layer, int(torch.randint(per_layer, (), generator=generator))) for layer, _ in edited]
+        for _ in range(plan.draws)
+    ]
+    plain, repaired = judged([]), judged(edited)
+    random = [judged(chosen)[0] for chosen in drawn_heads]
+    tell(1.0)
+    return Reading(
+        ioi=one,
+        colored_objects=other,
+        shared=shared,
+        of=size,
+        heads=heads,
+        p_value=by_chance(sum(shared.values()), size, heads, plan.permutations),
+        spearman=rho,
+        spearman_p=rho_p,
+        edited=edited,
+        among_colours=plain[1],
+        repaired=repaired[0],
+        repaired_among=repaired[1],
+        random=random,
+        seconds=time.process_time() - began,
+    )
+
+
+def task(model: Any, batch: ContrastBatch, plan: Real) -> Task:
+    """Logit differences, effects on the logits, and effects on the queries of the heads that carry most."""
+    free, frozen = (path_patching(model, batch, mlps=mlps) for mlps in ("free", "frozen"))
+    effect = free.effect
+    order = effect.flatten().argsort(descending=True)[: plan.movers].tolist()
+    movers = [divmod(place, effect.shape[1]) for place in order]
+    fewer = batch.rows(slice(0, plan.fewer))
+    queries = path_patching(model, fewer, mlps="free", receivers=Receivers("q", tuple(movers)))
+    nothing = free.patched.new_zeros(len(free.patched), len(batch), 1, effect.shape[1], 1)
+    named = patched_logits(model, batch, [], nothing).argmax(-1)
+    return Task(
+        difference=free.clean.mean().item(),
+        corrupt=free.corrupt.mean().item(),
+        positive=_share(free.clean > 0),
+        accuracy=_share(named == batch.answers[:, 0]),
+        logits=effect.tolist(),
+        frozen=frozen.effect.tolist(),
+        movers=movers,
+        queries=queries.effect.tolist(),
+    )
+
+
+def suspects(found: Task, inhibitors: int) -> Heads:
+    """The largest senders into the movers' queries, and the head that speaks against the answer most."""
+    queries, logits = torch.tensor(found["queries"]), torch.tensor(found["logits"])
+    heads = logits.shape[1]
+    against = divmod(int(logits.argmin()), heads)
+    order = queries.abs().flatten().argsort(descending=True).tolist()
+    senders = [head for head in (divmod(place, heads) for place in order) if head != against]
+    return [*senders[:inhibitors], against]
+
+
+def important(effect: Float[Tensor, "layers heads"], share: float) -> set[int]:
+    """The heads of largest effect in absolute value, as places in the flattened table.
+
+    Example:
+        >>> important(torch.tensor([[0.1, -0.9], [0.5, 0.0]]), share=0.5)
+        {1, 2}
+    """
+    count = -(-int(effect.numel() * share * 1000) // 1000)
+    return set(effect.abs().flatten().argsort(descending=True)[: max(count, 1)].tolist())
+
+
+def by_chance(shared: int, size: int, heads: int, draws: int) -> float:
+    """How often two stages of random sets of ``size`` heads each share at least so many.
+
+    Example:
+        >>> by_chance(0, 3, 100, 100), by_chance(6, 3, 3, 100)
+        (1.0, 1.0)
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = sum(
+        (torch.rand(draws, heads, generator=generator).topk(size, dim=1).indices < size).sum(dim=1) for _ in range(2)
+    )
+    assert isinstance(found, Tensor)
+    return (found >= shared).double().mean().item()
+
+
+def spearman(a: Tensor, b: Tensor, permutations: int) -> tuple[float, float]:
+    """Rank correlation of two tables, and how often it is as large when heads are permuted.
+
+    Example:
+        >>> spearman(torch.tensor([1.0, 2.0, 3.0, 9.0, 7.0]), torch.tensor([2.0, 3.0, 4.0, 8.0, 5.0]), 10)[0]
+        1.0
+    """
+    one, other = (x.flatten().double().argsort().argsort().double() for x in (a, b))
+    one, other = ((x - x.mean()) / (x - x.mean()).norm() for x in (one, other))
+    rho = round((one @ other).item(), 12)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(permutations, len(one), generator=generator).argsort(dim=1)
+    return rho, _share(other[order] @ one >= rho)
+
+
+def _share(hits: Tensor) -> float:
+    return hits.double().mean().item()
+
+
+def _one(tokenizer: Any, word: str) -> int:
+    (token,) = tokenizer(word, add_special_tokens=False)["input_ids"]
+    return int(token)
