@@ -11,7 +11,7 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect")
+SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu")
 
 
 def bench(
@@ -33,7 +33,8 @@ def bench(
     target = out or Path("runs") / "bench" / f"{suite}{'-quick' if quick else ''}.json"
     command = f"windeye bench {suite} --threads {threads}{' --quick' if quick else ''}"
     console = Console(stderr=True)
-    parts = list(measured.parts(quick=quick))
+    with bad_input():
+        parts = list(measured.parts(quick=quick))
     names = [name for name, _ in parts]
     try:
         with console.status("") as status:

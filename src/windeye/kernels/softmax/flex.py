@@ -122,23 +122,32 @@ def block_mask(bound: Bound, device: torch.device | str = "cpu") -> Any:
         >>> block_mask(Sliding(128).bind((512,))).kv_num_blocks.tolist()
         [[[1, 2, 2, 2]]]
     """
+    return block_mask_of(bound.mask_mod(device), bound.tokens, bound.tokens_kv, device)
+
+
+def block_mask_of(
+    mask_mod: Callable[[Any, Any, Any, Any], torch.Tensor],
+    tokens: int,
+    tokens_kv: int,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """A ``BlockMask`` of a relation that all batch entries and heads share, made a stretch of queries at a time."""
     from torch.nn.attention.flex_attention import BlockMask
 
-    mask_mod = bound.mask_mod(device)
-    rows, columns = -(-bound.tokens // BLOCK), -(-bound.tokens_kv // BLOCK)
+    rows, columns = -(-tokens // BLOCK), -(-tokens_kv // BLOCK)
     keys = torch.arange(columns * BLOCK, device=device)
-    inside = keys < bound.tokens_kv
-    keys = keys.clamp(max=bound.tokens_kv - 1)
+    inside = keys < tokens_kv
+    keys = keys.clamp(max=tokens_kv - 1)
     some = torch.zeros(rows, columns, dtype=torch.bool, device=device)
     whole = torch.zeros_like(some)
     for row in range(rows):
-        queries = torch.arange(row * BLOCK, min((row + 1) * BLOCK, bound.tokens), device=device)
+        queries = torch.arange(row * BLOCK, min((row + 1) * BLOCK, tokens), device=device)
         seen = (mask_mod(0, 0, queries[:, None], keys[None, :]) & inside).reshape(len(queries), columns, BLOCK)
         some[row] = seen.any(dim=2).any(dim=0)
         whole[row] = seen.all(dim=2).all(dim=0) & (len(queries) == BLOCK)
     return BlockMask.from_kv_blocks(
         *_indices(some & ~whole), *_indices(whole), BLOCK_SIZE=BLOCK, mask_mod=mask_mod,
-        seq_lengths=(bound.tokens, bound.tokens_kv),
+        seq_lengths=(tokens, tokens_kv),
     )  # fmt: skip
 
 
