@@ -12,14 +12,12 @@ from oracles.statistics_cases import CASES, Case, LogDistance, inputs, maps
 from windeye import Causal, Full, Sinks, Sliding
 from windeye.kernels.native import instruction_sets
 from windeye.kernels.statistics import compiled, cpu, planner
+from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import (
-    ColumnMean,
-    ColumnSum,
     DistanceMass,
     Entropy,
-    FutureInfluence,
     MaxWeight,
     MeanDistance,
     Participation,

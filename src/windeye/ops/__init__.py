@@ -2,12 +2,10 @@
 linear attention, and memories that learn while they read."""
 
 from windeye.kernels.selection import topw_expiry, topw_mask
+from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.statistic import (
-    ColumnMean,
-    ColumnSum,
     DistanceMass,
     Entropy,
-    FutureInfluence,
     MaxWeight,
     MeanDistance,
     Participation,

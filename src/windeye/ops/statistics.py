@@ -11,13 +11,37 @@ from torch import Tensor
 
 from windeye.kernels.softmax.problem import check_key_padding, check_pattern, check_tensors
 from windeye.kernels.statistics import pair, planner
+from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.relation import LiveKeys, Masked, Relation, Runs
 from windeye.kernels.statistics.scores import Scores
-from windeye.kernels.statistics.statistic import NAMED, Statistic
+from windeye.kernels.statistics.statistic import (
+    Entropy,
+    MaxWeight,
+    MeanDistance,
+    Participation,
+    RowMass,
+    SinkMass,
+    Statistic,
+    WindowedDistance,
+)
 from windeye.patterns import Allowed, Causal, Expiry, Pattern
 
 Stats = Mapping[str, Statistic | str] | Sequence[str] | str
 """Statistics by the names that their values get, or names of those that need no arguments."""
+
+NAMED: dict[str, type[Statistic]] = {
+    "column_mean": ColumnMean,
+    "column_sum": ColumnSum,
+    "entropy": Entropy,
+    "future_influence": FutureInfluence,
+    "max_weight": MaxWeight,
+    "mean_distance": MeanDistance,
+    "participation": Participation,
+    "row_mass": RowMass,
+    "sink_mass": SinkMass,
+    "windowed_distance": WindowedDistance,
+}
+"""Statistics that need no arguments, by name."""
 
 _PAST = Causal()
 
@@ -48,9 +72,10 @@ def statistics(
         bias: added to the logits; axes may be 1. A bias per key, as ALiBi's, has 1 query.
         key_padding: True hides a key from every query.
         rows: queries that count in columns; default all. Rows of the others are computed as well.
-        route: "auto" takes for each statistic the first that can: "cpu" (the compiled passes), "fused" (torch's
-            attention with functions of the key as values; differentiable), "band" (tiles along the diagonal), "slab"
-            (a few whole rows at a time; everything, differentiable). A name takes that one for all.
+        route: "auto" takes for each statistic the first that can: "cpu" (the compiled passes; rows can be
+            differentiated once), "fused" (torch's attention with functions of the key as values; differentiable),
+            "band" (tiles along the diagonal), "slab" (a few whole rows at a time; everything, differentiable). A name
+            takes that one for all.
 
     Returns:
         By name: row statistics [batch, queries, heads], some with more axes behind; column statistics

@@ -10,15 +10,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from windeye.kernels import native
+from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.compiled import MOST_TOP, SUMS, Asked, Rows, Work, ranks
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import (
-    ColumnMean,
     ColumnStatistic,
-    ColumnSum,
     DistanceStatistic,
-    FutureInfluence,
     KeyStatistic,
     Statistic,
     TopKeys,

@@ -1,4 +1,5 @@
-"""The statistics: each is a definition on rows of the map, and says what a kernel needs to know to stream it.
+"""The statistics of rows, and what those of columns are: each is a definition on rows of the map, and says what a
+kernel needs to know to stream it.
 
 ``A[t, s]`` is the weight that query ``t`` gives to key ``s``, before dropout. Positions count along the keys; the last
 query stands at the last key unless the relation says otherwise.
@@ -145,7 +146,7 @@ class TopKeys(RowStatistic):
     count: int = 1
 
     def __post_init__(self) -> None:
-        _at_least("count", self.count, 1)
+        at_least("count", self.count, 1)
 
     def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads rows count 2"]:
         weight, key = slab.weights.topk(min(self.count, slab.weights.shape[-1]), dim=-1)
@@ -205,7 +206,7 @@ class WindowedDistance(DistanceStatistic):
     window: int = 10
 
     def __post_init__(self) -> None:
-        _at_least("window", self.window, 1)
+        at_least("window", self.window, 1)
 
     def phi(self, distance: Int[Tensor, ...]) -> Tensor:
         return distance.abs().clamp(max=self.window)
@@ -225,7 +226,7 @@ class DistanceMass(DistanceStatistic):
     Example:
         >>> import torch, windeye
         >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
-        >>> windeye.statistics(q, q, {"previous": DistanceMass(1, 1)})["previous"][0, :, 0].double().round(decimals=2).tolist()[::3]
+        >>> windeye.statistics(q, q, {"d": DistanceMass(1, 1)})["d"][0, :, 0].double().round(decimals=2).tolist()[::3]
         [0.0, 0.25]
     """
 
@@ -259,7 +260,7 @@ class SinkMass(KeyStatistic):
     several = False
 
     def __post_init__(self) -> None:
-        _at_least("count", self.count, 1)
+        at_least("count", self.count, 1)
 
     def features(self, scores: Scores) -> Float[Tensor, "batch keys 1"]:
         seen = seen_at_all(scores)
@@ -307,103 +308,6 @@ class SpanMass(KeyStatistic):
         return spans.transpose(1, 2).to(scores.query.device, scores.wide)
 
 
-@dataclass(frozen=True)
-class ColumnSum(ColumnStatistic):
-    """``sum_t A[t, s]``: the attention that a key receives.
-
-    Example:
-        >>> import torch, windeye
-        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
-        >>> windeye.statistics(q, q, {"c": ColumnSum()})["c"][0, 3, 0].double().round(decimals=2).item()
-        0.25
-    """
-
-    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
-        weights = slab.weights if slab.counted is None else slab.weights * slab.counted
-        return weights.sum(dim=2)
-
-
-@dataclass(frozen=True)
-class ColumnMean(ColumnSum):
-    """``sum_t A[t, s]`` over the number of queries that see the key; 0 where none does.
-
-    Example:
-        >>> import torch, windeye
-        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
-        >>> windeye.statistics(q, q, {"c": ColumnMean()})["c"][0, 2:, 0].double().round(decimals=2).tolist()
-        [0.29, 0.25]
-    """
-
-    def counts(self, scores: Scores) -> Int[Tensor, "batch keys heads"]:
-        """Queries that count and see the key."""
-        relation = scores.relation
-        if isinstance(relation, Runs):
-            return relation.seen_by(scores.rows)[..., None]
-        seen = relation.visible(slice(0, relation.queries))
-        if scores.rows is not None:
-            seen = seen & scores.rows[:, None, :, None]
-        return seen.sum(dim=2).transpose(1, 2)
-
-
-@dataclass(frozen=True)
-class FutureInfluence(ColumnStatistic):
-    """Mean of ``A[t, s]`` over the queries ``low <= t - s <= high`` that there are and that count; 0 without any.
-
-    Averaged over global heads it is the future attention influence, FAI (preplan-anchor spec, mechanism 4).
-    ``high`` None goes to the end.
-
-    Example:
-        >>> import torch, windeye
-        >>> q = torch.zeros(1, 4, 1, 8)  # a query weighs all it sees alike
-        >>> windeye.statistics(q, q, {"f": FutureInfluence(1, 2)})["f"][0, 2:, 0].double().round(decimals=2).tolist()
-        [0.25, 0.0]
-    """
-
-    low: int = 10
-    high: int | None = 100
-
-    def __post_init__(self) -> None:
-        _at_least("low", self.low, 0)
-        if self.high is not None and self.high < self.low:
-            raise ValueError(f"high {self.high} must not be below low {self.low}")
-
-    @property
-    def lags(self) -> tuple[int, int | None]:  # type: ignore[override]
-        return self.low, self.high
-
-    def of_rows(self, slab: RowSlab) -> Float[Tensor, "batch heads keys"]:
-        far = slab.distance >= self.low
-        if self.high is not None:
-            far &= slab.distance <= self.high
-        weights = slab.weights * far
-        return (weights if slab.counted is None else weights * slab.counted).sum(dim=2)
-
-    def counts(self, scores: Scores) -> Int[Tensor, "batch keys 1"]:
-        """Queries that count and stand within the horizon, whether they see the key or not."""
-        relation = scores.relation
-        counted = torch.ones(1, relation.queries, dtype=torch.long) if scores.rows is None else scores.rows.long()
-        before = torch.nn.functional.pad(counted.to(scores.query.device).cumsum(dim=-1), (1, 0))
-        key = torch.arange(relation.keys, device=before.device) - relation.offset
-        high = relation.queries + relation.keys if self.high is None else self.high
-        first, last = ((key + reach).clamp(0, relation.queries) for reach in (self.low, high + 1))
-        return (before[:, last] - before[:, first])[..., None]
-
-
-NAMED: dict[str, type[Statistic]] = {
-    "column_mean": ColumnMean,
-    "column_sum": ColumnSum,
-    "entropy": Entropy,
-    "future_influence": FutureInfluence,
-    "max_weight": MaxWeight,
-    "mean_distance": MeanDistance,
-    "participation": Participation,
-    "row_mass": RowMass,
-    "sink_mass": SinkMass,
-    "windowed_distance": WindowedDistance,
-}
-"""Statistics that need no arguments, by name."""
-
-
 def seen_at_all(scores: Scores) -> Bool[Tensor, "batch keys"]:
     """Keys that some query sees, of any head."""
     if isinstance(scores.relation, Runs):
@@ -411,7 +315,8 @@ def seen_at_all(scores: Scores) -> Bool[Tensor, "batch keys"]:
     return scores.relation.visible(slice(0, scores.relation.queries)).any(dim=2).any(dim=1)
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def at_least(name: str, value: int, least: int) -> None:
+    """Refuse what is no integer of this size."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < least:
