@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import windeye
+from oracles.attention import spread_bias
 from windeye.models import transformer
 from windeye.sites import (
     Add,
@@ -337,5 +338,11 @@ def test_layers_on_grids_are_sites():
     with steer(layer, [Scale("z", 0.0)]):
         close(layer(x), layer.proj.bias.expand_as(x))
     with_table = windeye.nn.NeighborhoodAttention2d(16, num_heads=2, kernel_size=3, bias_table=True).double()
-    with watch(with_table, ["entropy"]), pytest.raises(ValueError, match="adds a bias table"):
+    with watch(with_table, ["entropy"]) as seen, record(with_table, ["q", "k"]) as kept:
         with_table(x)
+    logits = torch.einsum("bqhd,bkhd->bhqk", kept["q", 0], kept["k", 0]) * layer.head_dim**-0.5
+    logits = logits + spread_bias(with_table.rpb, (4, 5), (1, 1))
+    maps = torch.softmax(logits.masked_fill(~mask, -torch.inf), dim=-1)
+    close(seen["entropy", 0], torch.special.entr(maps).sum(-1).transpose(1, 2))
+    with steer(with_table, [Scale("z", 0.0)]):
+        close(with_table(x), with_table.proj.bias.expand_as(x))

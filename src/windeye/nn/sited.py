@@ -5,12 +5,13 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.kernels.softmax.reference import spread_bias
 from windeye.kernels.statistics.relation import Relation
 from windeye.ops import attend
 from windeye.ops.statistics import relation_of
 from windeye.patterns import Pattern
 from windeye.sites import AttentionCall, attention
-from windeye.sites.call import Run
+from windeye.sites.call import LISTENERS, Run
 
 
 def sited(
@@ -50,12 +51,16 @@ def sited(
         return out.flatten(1, -3)
 
     def relation() -> Relation:
-        for option, what in ((extra_kv, "shows keys to every query besides its pattern"), (bias, "adds a bias table")):
-            if option is not None:
-                raise ValueError(f"{type(layer).__name__} {what}; such a layer cannot be watched or steered yet")
+        if extra_kv is not None:
+            raise ValueError(
+                f"{type(layer).__name__} shows keys to every query besides its pattern; such a layer cannot be watched "
+                "or steered yet"
+            )
         return relation_of(pattern, query, key, key_padding)
 
+    # A number per pair is made only while somebody looks.
+    spread = None if bias is None or not LISTENERS else spread_bias(pattern.bind(grid, grid_kv), bias)[None]
     flat = [t.flatten(1, -3) for t in (query, key, value)]
-    call = AttentionCall(flat[0], flat[1], flat[2], scale, relation, run or plain, key_start=key_start)
+    call = AttentionCall(flat[0], flat[1], flat[2], scale, relation, run or plain, bias=spread, key_start=key_start)
     out = attention(layer, call)
     return out.reshape(*query.shape[:-1], out.shape[-1])

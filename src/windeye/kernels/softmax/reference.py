@@ -79,11 +79,14 @@ def _allowed(problem: Problem) -> torch.Tensor:
 
 
 def _dense_bias(problem: Problem, bias: torch.Tensor) -> torch.Tensor:
-    """A number per key as [batch, heads, 1, keys]; or the relative table spread out to [heads, queries, keys], where
-    pairs without an offset in the table get zero."""
+    """A number per key as [batch, heads, 1, keys]; or the relative table spread out."""
     if problem.pattern.tables:
         return bias.repeat_interleave(problem.heads // bias.shape[1], dim=1)[:, :, None]
-    bound = problem.bound
+    return spread_bias(problem.bound, bias)
+
+
+def spread_bias(bound: Bound, bias: torch.Tensor) -> torch.Tensor:
+    """A relative table as [heads, queries, keys]; pairs without an offset in the table get zero."""
     check_reach(bound, bias.shape[1:])
     index, known = _bias_index(bound, tuple(bias.shape[1:]))
     spread = bias.flatten(1)[:, torch.from_numpy(index).to(bias.device)]

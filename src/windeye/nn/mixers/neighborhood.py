@@ -44,6 +44,7 @@ class NeighborhoodMixer(TokenMixer):
             dim, heads, kernel_size, stride=stride, dilation=dilation, qkv_bias=qkv_bias, bias_table=bias_table,
             small_map="pad",
         )  # fmt: skip
+        self.layer.attention_site = False  # the mixer is the site
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that an optimizer should not decay: the bias table, where there is one."""
