@@ -17,8 +17,8 @@ class TokenMixer(nn.Module, ABC):
 
     A subclass writes `plans`, and `finish` where an output projection is not all that follows. Padding happens inside.
     No parameter and no stored buffer depends on the size of the map.
-    A mixer whose attention is one call over a pattern declares ``attention_site = True``: sessions of `windeye.sites` then
-    see it, with the tokens of the map that it pads to.
+    A mixer whose attention is one call over a pattern declares ``attention_site = True``: sessions of `windeye.sites`
+    then see it, with the tokens of the map that it pads to.
 
     The contract, which tests/nn/mixers checks for every registered mixer: the heads' outputs are
     ``to_dense(x) @ positions(x)`` and equal a loop over queries; batch entries are independent.
