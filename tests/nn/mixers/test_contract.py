@@ -153,3 +153,12 @@ def test_a_spec_survives_as_data(spec):
 def test_other_shapes_are_refused_by_name(spec, shape):
     with pytest.raises(ValueError, match=f"dim {DIM}"):
         built(spec)(torch.randn(*shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", MIXERS)
+def test_compiled_graphs_have_no_breaks(kind):
+    layer, x = built(MIXERS[kind]()).eval(), a_map((9, 7))
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), layer(x), **EXACT)
