@@ -24,7 +24,7 @@ from windeye.models.sampling import Sampling
 from windeye.models.titans import titans
 from windeye.models.tnl import tnl
 from windeye.models.transformer import transformer
-from windeye.models.vision import BackboneConfig, HierarchicalBackbone, StageSpec, cswin, nat, swin
+from windeye.models.vision import BackboneConfig, HierarchicalBackbone, StageSpec, cswin, litv2, nat, swin
 from windeye.models.weights import LoadReport, Rule, WeightMap, stacked
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "doge",
     "generate",
     "identify",
+    "litv2",
     "mixer",
     "names",
     "nat",

@@ -48,7 +48,7 @@ def stacked(*names: str) -> Rule:
     return Rule(
         names,
         lambda parts, _: parts[0] if len(parts) == 1 else torch.cat(tuple(parts)),
-        lambda tensor: tensor.chunk(len(names)),
+        lambda tensor: (tensor,) if len(names) == 1 else tensor.chunk(len(names)),
     )
 
 

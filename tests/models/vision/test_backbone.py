@@ -14,6 +14,7 @@ from windeye.models.vision import (
     StageSpec,
     TwoConvSpec,
     cswin,
+    litv2,
     nat,
     swin,
 )
@@ -27,6 +28,7 @@ FAMILIES = {
         8, (2, 1), (2, 2), kernel_size=3, dilations=((1, 2), (1,)), layout="swin", num_classes=5, **config
     ),
     "cswin": lambda **config: cswin(8, (1, 1), (2, 2), stripes=(2, None), num_classes=5, **config),
+    "litv2": lambda **config: litv2(8, (1, 1), (2, 2), windows=(None, 2), alpha=0.5, num_classes=5, **config),
 }
 every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 EXACT = {"rtol": 1e-9, "atol": 1e-10}

@@ -16,8 +16,9 @@ import torch
 import windeye.models
 from windeye.models import create, identify, read_checkpoint
 from windeye.models.registry import PRESETS
-from windeye.models.vision import cswin, nat, swin
+from windeye.models.vision import cswin, litv2, nat, swin
 from windeye.models.vision.cswin import WEIGHTS as CSWIN
+from windeye.models.vision.litv2 import WEIGHTS as LITV2
 from windeye.models.vision.nat import WEIGHTS as NAT
 from windeye.models.vision.swin import WEIGHTS as SWIN
 
@@ -72,6 +73,7 @@ FAMILIES = {
     "swin": (SWIN, lambda: swin(8, (2, 2), (2, 2), window=4, num_classes=5, img_size=32)),
     "nat": (NAT, lambda: nat(8, (1, 2), (2, 2), kernel_size=3, layer_scale=0.1, num_classes=5)),
     "cswin": (CSWIN, lambda: cswin(8, (1, 2), (2, 2), stripes=(2, None), num_classes=5)),
+    "litv2": (LITV2, lambda: litv2(8, (1, 2), (2, 2), windows=(None, 2), alpha=0.5, num_classes=5)),
 }
 every_family = pytest.mark.parametrize(("weights", "make"), FAMILIES.values(), ids=FAMILIES)
 

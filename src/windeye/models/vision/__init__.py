@@ -4,7 +4,9 @@ from windeye.models.vision.backbone import BackboneConfig, FeatureInfo, Hierarch
 from windeye.models.vision.block import Block, StageSpec
 from windeye.models.vision.cost import Cost, cost
 from windeye.models.vision.cswin import cswin
+from windeye.models.vision.deformable import DeformableSpec
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
+from windeye.models.vision.litv2 import litv2
 from windeye.models.vision.nat import nat
 from windeye.models.vision.swin import swin
 
@@ -14,6 +16,7 @@ __all__ = [
     "Block",
     "ConvSpec",
     "Cost",
+    "DeformableSpec",
     "EntrySpec",
     "FeatureInfo",
     "HierarchicalBackbone",
@@ -23,6 +26,7 @@ __all__ = [
     "cost",
     "cswin",
     "entry",
+    "litv2",
     "nat",
     "swin",
 ]
