@@ -63,6 +63,15 @@ def whole(tokenizer):
     return ColoredObjects(single_tokens(cobj.OBJECTS, tokenizer))
 
 
+@pytest.fixture(scope="module")
+def gpt2():
+    transformers = pytest.importorskip("transformers")
+    try:
+        return transformers.AutoTokenizer.from_pretrained("gpt2", local_files_only=True)
+    except OSError:
+        pytest.skip("GPT-2's tokenizer is not on this machine")
+
+
 class TestIOI:
     @pytest.mark.parametrize("case", ["ioi_mixed_200", "ioi_baba_50"])
     def test_filled_with_the_same_words_a_prompt_is_the_published_one(self, case):
@@ -201,6 +210,13 @@ class TestColoredObjects:
         assert batch.clean.shape == (200, 62)
         expected = {"colour0": 41, "colour1": 45, "colour2": 50, "object0": 42, "object1": 46, "object2": 51}
         for name, place in (expected | {"shot": 30, "queried": 57, "end": 61}).items():
+            assert set(batch.at(name).flatten().tolist()) == {place}, name
+
+    def test_with_gpt2s_tokenizer_all_things_are_one_token_and_places_are_the_published_ones(self, gpt2):
+        batch = tokenize([p.contrast() for p in ColoredObjects().sample(200, seed=42)], gpt2)
+        assert batch.clean.shape == (200, 62)
+        expected = {"colour0": 41, "colour1": 45, "colour2": 50, "shot": 30, "queried": 57, "end": 61}
+        for name, place in expected.items():
             assert set(batch.at(name).flatten().tolist()) == {place}, name
 
     def test_a_twin_differs_in_the_thing_that_is_asked_for(self, smollm2):
