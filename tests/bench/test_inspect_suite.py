@@ -106,4 +106,5 @@ def test_parts_are_all_ways_at_all_sizes_and_others_where_their_python_is_named(
     monkeypatch.setenv(suite.PEERS_PYTHON, "python")
     names = [name for name, _ in suite.parts(quick=True)]
     assert len(names) == len(suite.OWN) + len(suite.PEERS)
+    assert not [name for name, _ in suite.parts() if "nnsight" in name and name.startswith(("4096", "8192"))]
     assert names[0] == "64 tokens, the model's own pass (SDPA)"

@@ -23,6 +23,8 @@ LAYERS, HEADS = 30, 9
 SIZES = (512, 1024, 2048, 4096, 8192)
 OWN = ("plain", "windeye", "steered", "one_map", "maps")
 ROUNDS = 1
+PEERS_MOST = 2048
+"""Tokens that the peers read: what forms maps costs minutes beyond, and the rows of eager attention tell as much."""
 PEERS = ("transformer_lens", "nnsight_trace")
 PEERS_PYTHON = "WINDEYE_BENCH_PEERS"
 """Names a Python in which the peers are installed; they bring versions of their own."""
@@ -47,7 +49,7 @@ def parts(*, quick: bool = False) -> Iterator[tuple[str, Callable[[], Any]]]:
     """The suite as named parts; ``quick`` measures a short text: to see it works."""
     peers = os.environ.get(PEERS_PYTHON)
     for tokens in (64,) if quick else SIZES:
-        for way in (*OWN, *(PEERS if peers else ())):
+        for way in (*OWN, *(PEERS if peers and tokens <= PEERS_MOST else ())):
             interpreter = peers if peers and way in PEERS else sys.executable
             yield f"{tokens} tokens, {TOLD[way]}", partial(_measure, interpreter, way, tokens, 1 if quick else ROUNDS)
 
