@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from windeye import Blocks, Full
+from windeye import Blocks, Full, attend
 from windeye.nn.mixers import Groups, Plan, WindowMixer
 from windeye.nn.mixers.plan import (
     attended,
@@ -117,3 +117,20 @@ def test_dropout_drops_in_training_only():
     assert not torch.equal(mixer(x), mixer(x))
     mixer.eval()
     assert torch.equal(mixer(x), mixer(x))
+
+
+@pytest.mark.parametrize("relation", [Full(), Blocks((3, 3)), Blocks(2), Blocks((7, 9))])
+def test_training_takes_other_kernels_and_the_same_numbers(relation):
+    query, key, value = tensors(*GRID)
+    plain = attended(Plan(query, key, value, relation, 0.4))
+    leaves = [t.clone().requires_grad_() for t in (query, key, value)]
+    trained = attended(Plan(*leaves, relation, 0.4))
+    torch.testing.assert_close(trained, plain, **EXACT)
+    exact = [t.clone().requires_grad_() for t in (query, key, value)]
+    reference = attend(*exact, relation, scale=0.4, backend="reference")
+    cotangent = torch.randn_like(plain)
+    ours, theirs = (
+        torch.autograd.grad((out * cotangent).sum(), inputs) for out, inputs in ((trained, leaves), (reference, exact))
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, **EXACT)

@@ -139,26 +139,46 @@ def _over_cells(weights: Float[Tensor, "*rest rows columns"], plan: Plan) -> Flo
 def _run(
     plan: Plan, value: Tensor, *, dropout_p: float = 0.0, layer: nn.Module | None = None, backend: str = "auto"
 ) -> Tensor:
-    relation, bias = plan.relation, plan.bias
-    on_gpu = backend == "auto" and plan.query.device.type == "cuda"
-    if isinstance(relation, Blocks) and on_gpu:
-        # Small groups are a batch for torch's kernels there; ours for the CPU read blocks where they lie.
-        grid = (plan.query.shape[1], plan.query.shape[2])
-        relation = blocks_as_groups(relation, grid, plan.query.device)
-    if isinstance(relation, Groups):
-        query, key, value = relation.split(plan.query), relation.resample(plan.key), relation.resample(value)
-        out = fused_groups(
-            query, key, value, relation.absent, bias, plan.scale, dropout_p, backend, by_torch=on_gpu
+    if isinstance(plan.relation, Groups):
+        return _grouped(plan.relation, plan, plan.query, plan.key, value, dropout_p, backend)
+    groups = _cheaper(plan, dropout_p) if backend == "auto" else None
+    pattern, grid, grid_kv = plan.relation, plan.query.shape[1:-2], plan.key.shape[1:-2]
+
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query = query.reshape(query.shape[0], *grid, *query.shape[-2:])
+        key, value = (t.reshape(t.shape[0], *grid_kv, *t.shape[-2:]) for t in (key, value))
+        if groups is not None:
+            return _grouped(groups, plan, query, key, value, dropout_p, backend)
+        return attend(
+            query, key, value, pattern, scale=plan.scale, bias=plan.bias, dropout_p=dropout_p, backend=backend
         )  # fmt: skip
-        return relation.join(out)
-    if layer is not None:
-        return sited(
-            layer, plan.query, plan.key, value, relation, scale=plan.scale, bias=bias, dropout_p=dropout_p,
-            backend=backend,
-        )  # fmt: skip
-    return attend(
-        plan.query, plan.key, value, relation, scale=plan.scale, bias=bias, dropout_p=dropout_p, backend=backend
-    )
+
+    if layer is None:
+        return run(plan.query, plan.key, value)
+
+    def flat(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return run(query, key, value).flatten(1, -3)
+
+    return sited(layer, plan.query, plan.key, value, pattern, scale=plan.scale, bias=plan.bias, run=flat)
+
+
+def _cheaper(plan: Plan, dropout_p: float) -> Groups | None:
+    """Groups that torch's fused kernels take, where those are cheaper than a kernel that reads the map as it lies: on
+    GPUs, and on CPUs while training, because they keep what ours compute again."""
+    grid, device = (plan.query.shape[1], plan.query.shape[2]), plan.query.device
+    if device.type != "cuda" and not (_trains(plan) and plan.bias is None and dropout_p == 0.0):
+        return None
+    if isinstance(plan.relation, Full):
+        return Groups(lambda x: x[:, None], lambda x: x[:, 0], lambda x: x[:, None])
+    if isinstance(plan.relation, Blocks):
+        groups = blocks_as_groups(plan.relation, grid, device)
+        return groups if device.type == "cuda" or groups.absent is None else None
+    return None
+
+
+def _trains(plan: Plan) -> bool:
+    tensors = (plan.query, plan.key, plan.value, plan.bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.device) -> Groups:
@@ -173,6 +193,26 @@ def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.devic
         resample=lambda x: windows.partition(x, size, shift),
         absent=None if absent is None else absent[None],
     )
+
+
+FEW_QUERIES = 32
+"""Below so many queries a group is too small for the CPU kernel's lanes (measured)."""
+
+
+def _grouped(
+    groups: Groups, plan: Plan, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, backend: str
+) -> Tensor:
+    query, key, value = groups.split(query), groups.resample(key), groups.resample(value)
+    by_torch = False
+    if backend == "auto":
+        few = prod(query.shape[2:-2]) < FEW_QUERIES or _trains(plan)
+        by_torch = query.device.type == "cuda" or (
+            few and plan.bias is None and groups.absent is None and dropout_p == 0.0
+        )
+    out = fused_groups(
+        query, key, value, groups.absent, plan.bias, plan.scale, dropout_p, backend, by_torch=by_torch
+    )  # fmt: skip
+    return groups.join(out)
 
 
 def fused_groups(
