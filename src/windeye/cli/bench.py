@@ -11,7 +11,7 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu")
+SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu", "hilo")
 
 
 def bench(

@@ -97,13 +97,20 @@ class HiLoMixer(TokenMixer):
             plans.append(Plan(query, key, value, Full(), scale, cell=cell, tokens=tokens))
         return tuple(plans)
 
+    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
+        # Both kinds are joined once, behind their projections.
+        return self._joined([self.outputs(x, (plan,)) for plan in self._checked(x)])
+
     def finish(
         self, out: Float[Tensor, "batch height width heads head_dim"], x: Tensor, plans: tuple[Plan, ...]
     ) -> Float[Tensor, "batch height width dim"]:
         del x, plans
-        kinds = zip((self.hi_proj, self.lo_proj), (out[..., : self.high, :], out[..., self.high :, :]), strict=True)
-        mixed = [proj(part.flatten(-2)) for proj, part in kinds if proj is not None]
-        return self.proj_drop(torch.cat(mixed, dim=-1))
+        return self._joined([part for part in (out[..., : self.high, :], out[..., self.high :, :]) if part.shape[-2]])
+
+    def _joined(self, kinds: list[Tensor]) -> Tensor:
+        projections = [proj for proj in (self.hi_proj, self.lo_proj) if proj is not None]
+        mixed = [proj(part.flatten(-2)) for proj, part in zip(projections, kinds, strict=True)]
+        return self.proj_drop(mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=-1))
 
     def extra_repr(self) -> str:
         kinds = f"high={self.high}, low={self.low}"
