@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -25,8 +26,10 @@ def sample(
     """
     batch, _, _, heads, _ = x.shape
     places = at.shape[2:-1]
-    maps = x.permute(0, 3, 4, 1, 2).flatten(0, 1)
-    grid = at.reshape(batch * heads, 1, -1, 2).to(x.dtype)
+    # Places in half precision would be off by a fraction of a token.
+    kind = torch.promote_types(x.dtype, torch.float32)
+    maps = x.permute(0, 3, 4, 1, 2).flatten(0, 1).to(kind)
+    grid = at.reshape(batch * heads, 1, -1, 2).to(kind)
     values = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-    values = values.reshape(batch, heads, x.shape[-1], *places)
+    values = values.reshape(batch, heads, x.shape[-1], *places).to(x.dtype)
     return values.movedim(1, -1).movedim(1, -1)

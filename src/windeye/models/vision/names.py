@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from math import isqrt
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from windeye.models.weights import Rule, Shape
+from windeye.models.weights import Rule, Shape, stacked
 
 STAGES = 4
 """Published models have so many at most."""
@@ -59,6 +60,36 @@ def swin_table(name: str) -> Rule:
         return resized_table(square, (len(square), new, new)).flatten(1).T
 
     return Rule((name,), to_ours, to_theirs, resize)
+
+
+def position_index(window: tuple[int, int]) -> Int[Tensor, "cells cells_kv"]:
+    """Where in Swin's table each pair of a window looks: by query minus key. Official files hold it.
+
+    Example:
+        >>> position_index((1, 2)).tolist()
+        [[1, 0], [2, 1]]
+    """
+    rows, columns = torch.meshgrid(*(torch.arange(side) for side in window), indexing="ij")
+    down, right = (at.flatten()[:, None] - at.flatten()[None] for at in (rows, columns))
+    return (down + window[0] - 1) * (2 * window[1] - 1) + right + window[1] - 1
+
+
+def pointwise(name: str) -> Rule:
+    """A linear map of ours that is a 1 x 1 convolution in the official file."""
+    return Rule((name,), lambda parts, _: parts[0][..., 0, 0], lambda weight: (weight[..., None, None],))
+
+
+def regression_of(attention: str, kind: str, *, split: bool) -> Rule:
+    """The regression of moved windows, four rows per head: one official convolution, or one for offsets and one for
+    scales, of two rows per head each."""
+    if not split:
+        return stacked(f"{attention}.transform.2.{kind}")
+    names = tuple(f"{attention}.sampling_{part}.2.{kind}" for part in ("offsets", "scales"))
+    return Rule(
+        names,
+        lambda parts, _: torch.cat([torch.unflatten(part, 0, (-1, 2)) for part in parts], dim=1).flatten(0, 1),
+        lambda rows: tuple(part.flatten(0, 1) for part in torch.split(torch.unflatten(rows, 0, (-1, 4)), 2, dim=1)),
+    )
 
 
 def neighborhood_table(name: str) -> Rule:

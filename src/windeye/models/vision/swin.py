@@ -13,7 +13,7 @@ from windeye.models.registry import register
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
 from windeye.models.vision.block import StageSpec
 from windeye.models.vision.entries import ConvSpec, MergeSpec
-from windeye.models.vision.names import BLOCK, both, classes_and_channels, downsamplers, swin_table
+from windeye.models.vision.names import BLOCK, both, classes_and_channels, downsamplers, position_index, swin_table
 from windeye.models.weights import WeightMap
 from windeye.nn.mixers import WindowMixer, WindowSpec
 from windeye.tokens import partition
@@ -41,18 +41,11 @@ def _buffers(model: HierarchicalBackbone) -> dict[str, Tensor]:
             if not isinstance(mixer, WindowMixer):
                 continue
             name = LAYER.format(stage=stage, block=number)
-            out[f"{name}.attn.relative_position_index"] = _position_index(mixer.window)
+            out[f"{name}.attn.relative_position_index"] = position_index(mixer.window)
             pattern = mixer.pattern(*grid)
             if pattern.shift not in (0, (0, 0)):
                 out[f"{name}.attn_mask"] = _mask(grid, mixer.window, mixer.shift)
     return out
-
-
-def _position_index(window: tuple[int, int]) -> Tensor:
-    """Where in Swin's table each pair of a window looks: by query minus key."""
-    rows, columns = torch.meshgrid(*(torch.arange(side) for side in window), indexing="ij")
-    down, right = (at.flatten()[:, None] - at.flatten()[None] for at in (rows, columns))
-    return (down + window[0] - 1) * (2 * window[1] - 1) + right + window[1] - 1
 
 
 def _mask(grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:

@@ -9,6 +9,7 @@ from windeye.nn.mixers.plan import Groups, Plan
 from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, spec_from_dict, spec_to_dict, token_mixer
 from windeye.nn.mixers.spatial_reduction import SpatialReductionMixer, SpatialReductionSpec
 from windeye.nn.mixers.stripes import StripeMixer, StripeSpec
+from windeye.nn.mixers.vsa import VSAMixer, VSASpec
 from windeye.nn.mixers.window import WindowMixer, WindowSpec
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "StripeSpec",
     "TokenMixer",
     "TokenMixerSpec",
+    "VSAMixer",
+    "VSASpec",
     "WindowMixer",
     "WindowSpec",
     "as_nchw",

@@ -15,7 +15,7 @@ class ChannelsFirst(nn.Module):
         super().__init__()
         self.mixer = mixer
 
-    def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
+    def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch out_dim height width"]:
         return self.mixer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -26,7 +26,7 @@ class Flattened(nn.Module):
         super().__init__()
         self.mixer = mixer
 
-    def forward(self, x: Float[Tensor, "batch n dim"], height: int, width: int) -> Float[Tensor, "batch n dim"]:
+    def forward(self, x: Float[Tensor, "batch n dim"], height: int, width: int) -> Float[Tensor, "batch n out_dim"]:
         """
         Raises:
             ValueError: the sequence is not as long as the map has tokens.

@@ -13,7 +13,8 @@ from windeye.nn.mixers.plan import Plan, attended, dense, positions, row
 
 
 class TokenMixer(nn.Module, ABC):
-    """Mixes the tokens of a map: [batch, height, width, dim] in and out, of any height and width.
+    """Mixes the tokens of a map: [batch, height, width, dim] in and out, of any height and width. (The rare mixer that
+    changes the width says so in its arguments.)
 
     A subclass writes `plans`, and `finish` where an output projection is not all that follows. Padding happens inside.
     No parameter and no stored buffer depends on the size of the map.
@@ -39,12 +40,12 @@ class TokenMixer(nn.Module, ABC):
 
     def finish(
         self, out: Float[Tensor, "batch height width heads head_dim"], x: Tensor, plans: tuple[Plan, ...]
-    ) -> Float[Tensor, "batch height width dim"]:
+    ) -> Float[Tensor, "batch height width out_dim"]:
         """The result from the heads' outputs: ``proj`` over all heads, unless a subclass has more to do."""
         del x, plans
         return self.proj_drop(self.proj(out.flatten(-2)))
 
-    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
+    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width out_dim"]:
         """
         Raises:
             ValueError: wrong number of axes or channels.
