@@ -1,11 +1,13 @@
 """The skeleton: stages, features, depths and groups, whatever the mixers."""
 
 import copy
+import json
 
 import pytest
 import torch
 
 import windeye.models
+from windeye.models.registry import PRESETS
 from windeye.models.vision import (
     BackboneConfig,
     ConvSpec,
@@ -19,8 +21,15 @@ from windeye.models.vision import (
     swin,
 )
 from windeye.nn.drop_path import DropPath
-from windeye.nn.mixers import MIXERS, FullSpec, WindowSpec
+from windeye.nn.mixers import MIXERS, FullSpec, TokenMixer, WindowSpec
 
+
+def shapes_only(_mixer, x, plans):
+    heads = sum(plan.query.shape[-2] for plan in plans)
+    return x.new_empty(*x.shape[:3], heads, plans[0].value.shape[-1])
+
+
+PUBLISHED = [name for name, preset in PRESETS.items() if preset.build.__module__.startswith("windeye.models.vision")]
 FAMILIES = {
     "swin": lambda **config: swin(8, (2, 2), (2, 2), window=3, num_classes=5, **config),
     "nat": lambda **config: nat(8, (1, 2), (2, 2), kernel_size=3, layer_scale=0.1, num_classes=5, **config),
@@ -184,6 +193,24 @@ def test_features_may_have_norms_of_their_own():
 def test_bad_configurations_are_named(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_model_keeps_the_contract(name, monkeypatch):
+    """On no memory and without attending: pyramids as declared, configurations as data, depths of all parameters, a new
+    head."""
+    monkeypatch.setattr(TokenMixer, "outputs", shapes_only)
+    with torch.device("meta"):
+        model = windeye.models.create(name).eval()
+        height, width = model.config.img_size
+        maps = model.features(torch.empty(1, 3, height, width))
+    for features, info in zip(maps, model.feature_info, strict=True):
+        assert tuple(features.shape) == (1, info.channels, height // info.reduction, width // info.reduction)
+    assert BackboneConfig.from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
+    depths = {model.layer_of(parameter) for parameter, _ in model.named_parameters()}
+    assert depths == set(range(max(depths) + 1))
+    model.reset_head(7)
+    assert model.head.weight.shape == (7, model.feature_info[-1].channels)
 
 
 def test_published_models_come_by_name():
