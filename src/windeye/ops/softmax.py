@@ -84,13 +84,13 @@ def attend(
         scale: factor of the logits, default ``head_dim ** -0.5``. Zero is a scale like any other.
         bias: relative position table, one odd number ``2 r + 1`` of offsets per grid axis. Entry
             ``(key - query) / dilation + r`` is added to the scaled logit. For NAT and DiNAT ``r = kernel_size - 1``.
-            With `Expiry` and `Allowed` it is a number per key, [batch, heads, keys], with as many heads as key, or more
+            With `Expiry`, `Allowed` and `Routed` it is a number per key, [batch, heads, keys], with as many heads as key, or more
             up to those of query, such as the score that decided how long a key lives.
         key_padding: True hides a key from every query.
         extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
             branch, merged exactly; bias and padding do not apply to them.
         dropout_p: probability of dropping an attention weight, the rest is scaled up. Follows ``torch.manual_seed``.
-        backend: "auto", or one of "cpu", "natten", "sdpa", "flex", "triton", "reference"; see `explain`.
+        backend: "auto", or one of "cpu", "natten", "sdpa", "gather", "flex", "triton", "reference"; see `explain`.
         return_lse: also return the log-sum-exp of each row's logits, [batch, *grid, heads], float32 (float64 for
             float64), differentiable.
 

@@ -24,7 +24,7 @@ from windeye.kernels.statistics.statistic import (
     Statistic,
     WindowedDistance,
 )
-from windeye.patterns import Allowed, Causal, Expiry, Pattern
+from windeye.patterns import Allowed, Causal, Expiry, Pattern, Routed
 
 Stats = Mapping[str, Statistic | str] | Sequence[str] | str
 """Statistics by the names that their values get, or names of those that need no arguments."""
@@ -155,8 +155,10 @@ def relation_of(pattern: Pattern, query: Tensor, key: Tensor, key_padding: Tenso
     hidden = None if key_padding is None else key_padding.flatten(1)
     check_pattern(pattern, query, key)
     offset = key.shape[1] - query.shape[1]
-    if isinstance(pattern, Expiry | Allowed):
-        planes = pattern.planes.repeat_interleave(query.shape[-2] // pattern.planes.shape[1], dim=1)
+    if isinstance(pattern, Expiry | Allowed | Routed):
+        routes = isinstance(pattern, Routed)
+        planes = pattern.bind(query.shape[1:-2], key.shape[1:-2]).mask() if routes else pattern.planes
+        planes = planes.repeat_interleave(query.shape[-2] // planes.shape[1], dim=1)
         if isinstance(pattern, Expiry):
             return LiveKeys(planes, query.shape[1], hidden, offset)
         return Masked(planes if hidden is None else planes & ~hidden[:, None, None], offset)

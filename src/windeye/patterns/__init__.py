@@ -6,6 +6,7 @@ from windeye.patterns.lifetimes import Expiry, Lifetimes
 from windeye.patterns.linkage import graph_horizon, tree_horizon
 from windeye.patterns.pattern import Pattern, from_spec
 from windeye.patterns.relation import Allowed, Relations
+from windeye.patterns.routed import Routed, Routes
 from windeye.patterns.sequence import Causal, Documents, Full, Prefix, Sinks
 from windeye.patterns.table import AxisTable
 from windeye.patterns.text import parse
@@ -30,6 +31,8 @@ __all__ = [
     "Pattern",
     "Prefix",
     "Relations",
+    "Routed",
+    "Routes",
     "Sinks",
     "Sliding",
     "TileWindow",

@@ -165,9 +165,10 @@ class Relations(Bound):
         return self.planes
 
     def head(self, batch: int = 0, head: int = 0) -> Bound:
-        """The relation of one head as interval tables: as many terms as the most broken row has runs."""
+        """The relation of one head as interval tables of row-major tokens: as many terms as the most broken row has
+        runs."""
         tables = runs(self.planes[batch, head].cpu().numpy())
-        return Bound(self.grid, self.grid_kv, tuple((table,) for table in tables))
+        return Bound((self.tokens,), (self.tokens_kv,), tuple((table,) for table in tables))
 
     def keys_of(self, query: int | tuple[int, ...], batch: int = 0, head: int = 0) -> list[int]:
         """Keys that one query of one head sees, ascending. Errors as `Bound.coordinates`."""

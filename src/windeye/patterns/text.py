@@ -27,7 +27,7 @@ KINDS: dict[str, type[Pattern]] = {
         algebra.Either,
     )
 }
-HOLDS_TENSOR = ("Allowed", "Expiry")
+HOLDS_TENSOR = ("Allowed", "Expiry", "Routed")
 """Patterns that no text describes."""
 
 _WORDS = {name.lower(): kind for name, kind in KINDS.items() if kind not in (algebra.Both, algebra.Either)}

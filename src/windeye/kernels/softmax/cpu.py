@@ -21,7 +21,7 @@ from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.lanes import AXES, plan
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
-from windeye.patterns import Allowed, Bound, Expiry, Lifetimes
+from windeye.patterns import Allowed, Bound, Expiry, Lifetimes, Routed
 
 name = "cpu"
 _BIAS_CHUNKS = 8
@@ -33,8 +33,8 @@ def can_run(problem: Problem) -> str | None:
         return f"it runs on the CPU, the tensors are on {problem.device.type}"
     if native.cpu is None:
         return native.missing
-    if isinstance(problem.pattern, Allowed):
-        return "it reads interval tables and lifetimes, a dense mask is neither"
+    if isinstance(problem.pattern, Allowed | Routed):
+        return "it reads interval tables and lifetimes, the pattern is neither"
     if len(problem.grid) > AXES:
         return f"it knows grids of up to {AXES} axes, got {len(problem.grid)}"
     if problem.has_bias and "wrap" in problem.pattern.spec:

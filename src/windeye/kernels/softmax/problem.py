@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from windeye.patterns import Allowed, Bound, Expiry, Pattern
+from windeye.patterns import Allowed, Bound, Expiry, Pattern, Routed
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -140,6 +140,10 @@ def check_pattern(pattern: Pattern, query: torch.Tensor, key: torch.Tensor) -> N
         _check_lifetimes(pattern, query, key)
     elif isinstance(pattern, Allowed):
         _check_relations(pattern, query, key)
+    elif isinstance(pattern, Routed):
+        pattern.cut(tuple(query.shape[1:-2]), "grid of query")
+        pattern.cut(tuple(key.shape[1:-2]), "grid of key")
+        _check_sharing("index", pattern.planes, query)
 
 
 def _check_relations(pattern: Allowed, query: torch.Tensor, key: torch.Tensor) -> None:
@@ -169,8 +173,8 @@ def _check_sharing(name: str, planes: torch.Tensor, query: torch.Tensor) -> None
     batch, heads = planes.shape[:2]
     if batch not in (1, query.shape[0]):
         raise ValueError(f"{name} has batch {batch} but query has {query.shape[0]}; it must be that or 1")
-    if heads == 0 or query.shape[2] % heads:
-        raise ValueError(f"{name} has {heads} heads, which do not divide the {query.shape[2]} heads of query")
+    if heads == 0 or query.shape[-2] % heads:
+        raise ValueError(f"{name} has {heads} heads, which do not divide the {query.shape[-2]} heads of query")
     if planes.device != query.device:
         raise ValueError(f"{name} is on {planes.device} but query is on {query.device}")
 
@@ -179,10 +183,12 @@ def check_key_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -
     """A number per key, [batch, heads, keys], that is added to its logits; as many heads as key or more."""
     if not isinstance(bias, torch.Tensor):
         raise TypeError(f"bias must be a torch.Tensor, got {type(bias).__name__}")
+    if query.dim() != 4:
+        raise ValueError(f"a number per key belongs to sequences, but query has {query.dim() - 3} grid axes")
     batch, keys, kv_heads, heads = key.shape[0], key.shape[1], key.shape[2], query.shape[2]
     if bias.dim() != 3 or bias.shape[0] != batch or bias.shape[2] != keys:
         raise ValueError(
-            f"with Expiry and Allowed bias must be [batch {batch}, heads, keys {keys}], one number per key, "
+            f"with Expiry, Allowed and Routed bias must be [batch {batch}, heads, keys {keys}], one number per key, "
             f"got shape {tuple(bias.shape)}"
         )
     if bias.shape[1] == 0 or bias.shape[1] % kv_heads or heads % bias.shape[1]:

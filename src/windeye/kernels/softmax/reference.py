@@ -14,7 +14,7 @@ import torch
 
 from windeye.kernels.softmax.dropout import keep_mask
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
-from windeye.patterns import Allowed, Bound, Expiry, from_spec
+from windeye.patterns import Allowed, Bound, Expiry, Routed, from_spec
 from windeye.patterns.lifetimes import visible
 
 name = "reference"
@@ -72,8 +72,9 @@ def attend(
 def _allowed(problem: Problem) -> torch.Tensor:
     """Who sees whom, bool [batch or 1, heads or 1, queries, keys]."""
     pattern = problem.pattern
-    if isinstance(pattern, Expiry | Allowed):
-        relations = pattern.planes if isinstance(pattern, Allowed) else visible(pattern.planes, problem.grid[0])
+    if isinstance(pattern, Expiry | Allowed | Routed):
+        lives = isinstance(pattern, Expiry)
+        relations = visible(pattern.planes, problem.grid[0]) if lives else problem.bound.mask()
         return relations.repeat_interleave(problem.heads // relations.shape[1], dim=1)
     return torch.ops.windeye.mask(pattern.spec, list(problem.grid), list(problem.grid_kv), problem.device)[None, None]
 

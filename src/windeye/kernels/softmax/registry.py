@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-from windeye.kernels.softmax import cpu, flex, natten, reference, sdpa, triton
+from windeye.kernels.softmax import cpu, flex, gather, natten, reference, sdpa, triton
 from windeye.kernels.softmax.problem import Problem
 
 
@@ -30,12 +30,13 @@ class Backend(Protocol):
 
 
 BACKENDS: dict[str, Backend] = {
-    "cpu": cpu, "natten": natten, "sdpa": sdpa, "flex": flex, "triton": triton, "reference": reference
+    "cpu": cpu, "natten": natten, "sdpa": sdpa, "gather": gather, "flex": flex, "triton": triton,
+    "reference": reference,
 }  # fmt: skip
 
 AUTO: dict[str, tuple[str, ...]] = {
-    "cpu": ("cpu", "sdpa", "reference"),
-    "cuda": ("natten", "sdpa", "flex", "triton", "reference"),
+    "cpu": ("cpu", "sdpa", "gather", "reference"),
+    "cuda": ("natten", "sdpa", "gather", "flex", "triton", "reference"),
 }
 """What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels are measured there. On
 CPUs flex runs only by name: it compiles for seconds and is no faster than dense attention (docs/performance.md)."""
