@@ -37,7 +37,7 @@ def a_map(size, batch=2):
 
 
 def test_the_defaults_of_every_kind_are_among_what_is_tested():
-    assert all(spec() in CASES[kind].VARIANTS for kind, spec in MIXERS.items())
+    assert all(MIXERS[kind]() in case.VARIANTS for kind, case in CASES.items())
 
 
 @every_mixer
