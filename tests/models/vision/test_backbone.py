@@ -19,6 +19,8 @@ from windeye.models.vision import (
     litv2,
     nat,
     swin,
+    vitae,
+    vsa_swin,
 )
 from windeye.nn.drop_path import DropPath
 from windeye.nn.mixers import MIXERS, FullSpec, TokenMixer, WindowSpec
@@ -38,6 +40,20 @@ FAMILIES = {
     ),
     "cswin": lambda **config: cswin(8, (1, 1), (2, 2), stripes=(2, None), num_classes=5, **config),
     "litv2": lambda **config: litv2(8, (1, 1), (2, 2), windows=(None, 2), alpha=0.5, num_classes=5, **config),
+    "vsa_swin": lambda **config: vsa_swin(8, (2, 2), (2, 2), window=3, num_classes=5, **config),
+    "vitae": lambda **config: vitae(
+        (4, 4),
+        (8, 16),
+        (2, 2),
+        (2, 2),
+        cell_heads=(2, 2),
+        groups=(1, 4),
+        cell_groups=(1, 4),
+        window=3,
+        dilations=((1, 2), (1, 2)),
+        num_classes=5,
+        **config,
+    ),
 }
 every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES)
 EXACT = {"rtol": 1e-9, "atol": 1e-10}

@@ -8,7 +8,10 @@ from windeye.models.vision.deformable import DeformableSpec
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
 from windeye.models.vision.litv2 import litv2
 from windeye.models.vision.nat import nat
+from windeye.models.vision.reduction import ReductionSpec
 from windeye.models.vision.swin import swin
+from windeye.models.vision.vitae import vitae
+from windeye.models.vision.vsa_swin import vsa_swin
 
 __all__ = [
     "ENTRIES",
@@ -21,6 +24,7 @@ __all__ = [
     "FeatureInfo",
     "HierarchicalBackbone",
     "MergeSpec",
+    "ReductionSpec",
     "StageSpec",
     "TwoConvSpec",
     "cost",
@@ -29,4 +33,6 @@ __all__ = [
     "litv2",
     "nat",
     "swin",
+    "vitae",
+    "vsa_swin",
 ]

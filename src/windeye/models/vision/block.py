@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.models.vision.conv_branch import ConvBranch
 from windeye.models.vision.entries import EntrySpec, entry_from_dict, entry_to_dict
 from windeye.nn.drop_path import DropPath
 from windeye.nn.feed_forward import FeedForward
@@ -42,6 +43,8 @@ class StageSpec:
     """Side of a depthwise convolution that is added to the tokens before each mixer: conditional position encoding."""
     position_scope: PositionScope = "trunk"
     """Whether the trunk keeps what the position encoding added, or only the mixer sees it."""
+    conv_groups: int | None = None
+    """Groups of three convolutions that run beside each mixer, on what comes into the block; None is no such branch."""
     layer_scale: float | None = None
     """Where learned factors of both branches start; None is none."""
     norm_eps: float = 1e-5
@@ -66,7 +69,8 @@ class StageSpec:
 
 
 class Block(nn.Module):
-    """``x + position(x)``, then ``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``; parts may be missing."""
+    """``x + position(x)``, then ``x + mixer(norm(x)) + conv_branch(x)``, then ``x + feed_forward(norm(x))``; parts may
+    be missing."""
 
     def __init__(self, stage: StageSpec, mixer: TokenMixerSpec | None, drop_path: float) -> None:
         super().__init__()
@@ -75,11 +79,14 @@ class Block(nn.Module):
         self.position: nn.Module | None = None
         self.norm1: nn.Module | None = None
         self.mixer: nn.Module | None = None
+        self.conv_branch: nn.Module | None = None
         if mixer is not None:
             if stage.position is not None:
                 self.position = nn.Conv2d(dim, dim, stage.position, padding=stage.position // 2, groups=dim)
             self.norm1 = nn.LayerNorm(dim, stage.norm_eps)
             self.mixer = mixer.build(dim, stage.heads)
+            if stage.conv_groups is not None:
+                self.conv_branch = ConvBranch((dim, 4 * dim, dim, dim), stage.conv_groups)
         self.norm2 = nn.LayerNorm(dim, stage.norm_eps)
         self.feed_forward = FeedForward(dim, int(dim * stage.ratio), depthwise=stage.depthwise)
         scaled = stage.layer_scale is not None
@@ -100,7 +107,8 @@ class Block(nn.Module):
             if self.position is not None:
                 seen = x + self.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
                 x = seen if self.position_scope == "trunk" else x
-            x = x + self.drop_path(_scaled(self.mixer(self.norm1(seen)), self.scale1))
+            mixed = x + self.drop_path(_scaled(self.mixer(self.norm1(seen)), self.scale1))
+            x = mixed if self.conv_branch is None else mixed + self.drop_path(self.conv_branch(x))
         return x + self.drop_path(_scaled(self.feed_forward(self.norm2(x)), self.scale2))
 
 
