@@ -41,8 +41,6 @@ TOLD = {
 COLUMNS = (
     "tokens, way", "processor s", "over the plain pass", "beside the model, MiB", "process, MiB", "largest difference",
 )  # fmt: skip
-STEERING = 0.10
-"""What steering one query may cost over the plain pass."""
 
 
 def parts(*, quick: bool = False) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -64,7 +62,7 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
             continue
         over = ratio(told["processor"] / done[told["tokens"], "plain"]["processor"])
         peak, whole = (f"{told[what] / 2**20:,.0f}" for what in ("peak", "whole"))
-        difference = "" if told["difference"] is None else f"{told['difference']:.0e}"
+        difference = "" if told["difference"] is None or told["way"] == "windeye" else f"{told['difference']:.0e}"
         table.append((name, f"{told['processor']:.2f}", over, peak, whole, difference))
     return table
 
