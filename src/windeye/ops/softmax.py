@@ -84,8 +84,8 @@ def attend(
         scale: factor of the logits, default ``head_dim ** -0.5``. Zero is a scale like any other.
         bias: relative position table, one odd number ``2 r + 1`` of offsets per grid axis. Entry
             ``(key - query) / dilation + r`` is added to the scaled logit. For NAT and DiNAT ``r = kernel_size - 1``.
-            With `Expiry`, `Allowed` and `Routed` it is a number per key, [batch, heads, keys], with as many heads as key, or more
-            up to those of query, such as the score that decided how long a key lives.
+            With `Expiry`, `Allowed` and `Routed` it is a number per key, [batch, heads, keys], with as many heads as
+            key, or more up to those of query, such as the score that decided how long a key lives.
         key_padding: True hides a key from every query.
         extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
             branch, merged exactly; bias and padding do not apply to them.

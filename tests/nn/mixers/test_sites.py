@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, MergeSpec, StageSpec
-from windeye.nn.mixers import FullSpec, NeighborhoodSpec, SpatialReductionSpec, WindowSpec
+from windeye.nn.mixers import BiLevelRoutingSpec, FullSpec, NeighborhoodSpec, SpatialReductionSpec, WindowSpec
 from windeye.sites import Scale, Where, parts_of, record, steer, watch
 
 SPECS = (
@@ -13,6 +13,7 @@ SPECS = (
     WindowSpec(3, shift=1),
     NeighborhoodSpec(3),
     SpatialReductionSpec(2),
+    BiLevelRoutingSpec(2, 2),
 )
 
 

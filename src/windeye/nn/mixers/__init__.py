@@ -7,6 +7,7 @@ from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.neighborhood import NeighborhoodMixer, NeighborhoodSpec
 from windeye.nn.mixers.plan import Groups, Plan
 from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, spec_from_dict, spec_to_dict, token_mixer
+from windeye.nn.mixers.routing import BiLevelRoutingMixer, BiLevelRoutingSpec
 from windeye.nn.mixers.spatial_reduction import SpatialReductionMixer, SpatialReductionSpec
 from windeye.nn.mixers.stripes import StripeMixer, StripeSpec
 from windeye.nn.mixers.vsa import VSAMixer, VSASpec
@@ -14,6 +15,8 @@ from windeye.nn.mixers.window import WindowMixer, WindowSpec
 
 __all__ = [
     "MIXERS",
+    "BiLevelRoutingMixer",
+    "BiLevelRoutingSpec",
     "FullMixer",
     "FullSpec",
     "Groups",

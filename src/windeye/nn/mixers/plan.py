@@ -6,7 +6,7 @@ Fast passes, the dense matrix, single rows of it and costs are all derived from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from windeye.nn.sited import sited
 from windeye.ops import attend
-from windeye.patterns import Blocks, Full, Pattern
+from windeye.patterns import Blocks, Full, Pattern, Routed
 from windeye.patterns.pattern import per_axis
 from windeye.tokens import windows
 
@@ -61,6 +61,13 @@ class Plan:
     tokens: tuple[int, int] | None = None
     """Rows and columns of the map under the cells, where those at its rim are means of fewer tokens. None is whole
     cells."""
+    absent: Bool[Tensor, "batch_or_1 *grid_kv"] | None = None
+    """True hides a position from every query; for patterns, as groups say it themselves."""
+
+    @property
+    def key_padding(self) -> Tensor | None:
+        """``absent`` for every batch entry."""
+        return None if self.absent is None else self.absent.expand(self.key.shape[:-2])
 
 
 def attended(
@@ -90,7 +97,7 @@ def dense(plan: Plan) -> Float[Tensor, "batch heads queries positions"]:
 def positions(plan: Plan) -> Float[Tensor, "batch positions heads value_dim"]:
     """Values at the positions that the columns of `dense` stand for."""
     value = plan.value
-    if plan.cell != (1, 1):
+    if plan.cell != (1, 1) or plan.tokens is not None:
         value = value.repeat_interleave(plan.cell[0], dim=1).repeat_interleave(plan.cell[1], dim=2)
         if plan.tokens is not None:
             value = value[:, : plan.tokens[0], : plan.tokens[1]]
@@ -104,7 +111,7 @@ def row(plan: Plan, y: int, x: int) -> Float[Tensor, "batch heads *grid_kv"]:
     """
     query, key = plan.query.detach(), plan.key.detach()
     value = plan.value.new_zeros(*plan.value.shape[:-1], 1).requires_grad_()
-    still = Plan(query, key, value, plan.relation, plan.scale, plan.bias, plan.cell, plan.tokens)
+    still = replace(plan, query=query, key=key, value=value)
     with torch.enable_grad():
         (weights,) = torch.autograd.grad(_run(still, value)[:, y, x].sum(), value)
     return _over_cells(weights[..., 0].movedim(-1, 1), plan)
@@ -112,6 +119,9 @@ def row(plan: Plan, y: int, x: int) -> Float[Tensor, "batch heads *grid_kv"]:
 
 def pairs(plan: Plan) -> int:
     """Pairs of query and key per batch entry and head, padding counted where it is computed."""
+    if isinstance(plan.relation, Routed):  # counted without reading which regions they are
+        index = plan.relation.index
+        return prod(plan.query.shape[1:-2]) * index.shape[-1] * prod(plan.key.shape[1:-2]) // index.shape[-2]
     if isinstance(plan.relation, Pattern):
         grid, grid_kv = tuple(plan.query.shape[1:-2]), tuple(plan.key.shape[1:-2])
         return plan.relation.bind(grid, grid_kv).pairs()
@@ -126,7 +136,7 @@ def multiply_adds(plan: Plan) -> int:
 
 def _over_cells(weights: Float[Tensor, "*rest rows columns"], plan: Plan) -> Float[Tensor, "*rest tall wide"]:
     """Each position's weight spread evenly over the tokens that it is the mean of."""
-    if plan.cell == (1, 1):
+    if plan.cell == (1, 1) and plan.tokens is None:
         return weights
     tall, wide = plan.tokens or (weights.shape[-2] * plan.cell[0], weights.shape[-1] * plan.cell[1])
     rows, columns = (
@@ -150,7 +160,8 @@ def _run(
         if groups is not None:
             return _grouped(groups, plan, query, key, value, dropout_p, backend)
         return attend(
-            query, key, value, pattern, scale=plan.scale, bias=plan.bias, dropout_p=dropout_p, backend=backend
+            query, key, value, pattern, scale=plan.scale, bias=plan.bias, key_padding=plan.key_padding,
+            dropout_p=dropout_p, backend=backend,
         )  # fmt: skip
 
     if layer is None:
@@ -159,13 +170,18 @@ def _run(
     def flat(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return run(query, key, value).flatten(1, -3)
 
-    return sited(layer, plan.query, plan.key, value, pattern, scale=plan.scale, bias=plan.bias, run=flat)
+    return sited(
+        layer, plan.query, plan.key, value, pattern, scale=plan.scale, bias=plan.bias, key_padding=plan.key_padding,
+        run=flat,
+    )  # fmt: skip
 
 
 def _cheaper(plan: Plan, dropout_p: float) -> Groups | None:
     """Groups that torch's fused kernels take, where those are cheaper than a kernel that reads the map as it lies: on
     GPUs, and on CPUs while training, because they keep what ours compute again."""
     grid, device = (plan.query.shape[1], plan.query.shape[2]), plan.query.device
+    if plan.absent is not None:
+        return None
     if device.type != "cuda" and not (_trains(plan) and plan.bias is None and dropout_p == 0.0):
         return None
     if isinstance(plan.relation, Full):

@@ -52,7 +52,7 @@ def spec_to_dict(spec: TokenMixerSpec) -> dict[str, Any]:
     Example:
         >>> from windeye.nn.mixers import FullSpec
         >>> spec_to_dict(FullSpec())
-        {'kind': 'full', 'qkv_bias': True, 'attn_drop': 0.0, 'proj_drop': 0.0}
+        {'kind': 'full', 'local': None, 'local_on': 'values', 'qkv_bias': True, 'attn_drop': 0.0, 'proj_drop': 0.0}
     """
     return {"kind": spec.kind, **asdict(spec)}
 

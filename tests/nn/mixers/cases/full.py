@@ -3,7 +3,7 @@
 from nn.mixers.loops import every_query, project
 from windeye.nn.mixers import FullSpec
 
-VARIANTS = [FullSpec(), FullSpec(qkv_bias=False)]
+VARIANTS = [FullSpec(), FullSpec(qkv_bias=False), FullSpec(3, "input")]
 
 
 def heads(layer, x):
