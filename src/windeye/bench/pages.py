@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from windeye.bench import decoding, goals, lifetimes, recurrence, softmax
+from windeye.bench import associative, decoding, goals, lifetimes, recurrence, softmax, statistics
 from windeye.bench.table import between, grid
 
 Result = dict[str, Any]
-SUITES = ("softmax", "recurrence", "lifetimes", "decoding")
+SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding")
+HEADS = "8 heads x 64"
 
 
 def committed(root: Path) -> dict[str, Result]:
@@ -37,21 +38,23 @@ def performance(text: str, results: dict[str, Result]) -> str:
     """
     reached = grid(goals.COLUMNS, goals.rows(results["softmax"]))
     text = between(text, reached, "<!-- goals: softmax -->", "<!-- end of goals -->")
-    for name, suite, timed in (
-        ("recurrence", recurrence, "both passes"),
-        ("lifetimes", lifetimes, "a forward pass"),
-        ("decoding", decoding, "a token in one layer"),
+    for name, suite, timed, heads in (
+        ("recurrence", recurrence, "both passes", HEADS),
+        ("lifetimes", lifetimes, "a forward pass", HEADS),
+        ("associative", associative, "both passes", HEADS),
+        ("statistics", statistics, "a forward pass", f"{statistics.HEADS} heads ({statistics.KV_HEADS} of keys) x 64"),
+        ("decoding", decoding, "a token in one layer", HEADS),
     ):
-        table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed)}"
+        table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed, heads)}"
         text = between(text, table, f"<!-- {name} -->", f"<!-- end of {name} -->")
     return text
 
 
-def source(result: Result, timed: str) -> str:
+def source(result: Result, timed: str, heads: str = HEADS) -> str:
     """Where the numbers of a table are from."""
     machine, versions = result["machine"], result["versions"]
     return (
-        f"Milliseconds of {timed}, float32 where nothing else is said, batch 1, 8 heads x 64; {machine['processor']}, "
+        f"Milliseconds of {timed}, float32 where nothing else is said, batch 1, {heads}; {machine['processor']}, "
         f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
     )
 
