@@ -7,6 +7,8 @@ from windeye.data.sequences import IGNORED
 from windeye.data.tasks.haystack import SANDWICH, prompt, question
 from windeye.data.text import chat_template, label_tokens
 from windeye.papers import context_awareness as paper
+from windeye.papers import registry
+from windeye.papers.card import find
 from windeye.papers.context_awareness import judgement
 from windeye.papers.context_awareness.dialogues import KINDS, World
 from windeye.papers.context_awareness.needle import READ, Read, common, shares
@@ -251,3 +253,12 @@ def test_a_real_chat_model_is_asked_with_its_template_and_without():
         assert tokenizer.decode(fresh.ids[fresh.of("user")]) == asked
         special = set(begun.ids.tolist()) & {tokenizer.bos_token_id, tokenizer.eos_token_id}
         assert bool(special) == (layout == "chat")
+
+
+def test_the_committed_run_is_judged_by_this_rule():
+    evidence = registry.evidence_of(find("context-awareness"))
+    assert evidence is not None
+    assert (evidence.claim, evidence.rule, evidence.limits) == (paper.CLAIM, paper.RULE, paper.LIMITS)
+    assert evidence.checks == judgement.checks(evidence.rows)
+    assert evidence.verdict == judgement.verdict(evidence.rows)
+    assert evidence.seeds == paper.SEEDS["default"]
