@@ -15,6 +15,7 @@ from windeye.models.vision import (
     MergeSpec,
     StageSpec,
     TwoConvSpec,
+    biformer,
     cswin,
     litv2,
     nat,
@@ -39,6 +40,7 @@ FAMILIES = {
         8, (2, 1), (2, 2), kernel_size=3, dilations=((1, 2), (1,)), layout="swin", num_classes=5, **config
     ),
     "cswin": lambda **config: cswin(8, (1, 1), (2, 2), stripes=(2, None), num_classes=5, **config),
+    "biformer": lambda **config: biformer(8, (1, 1), regions=3, keep=(2, None), head_dim=4, num_classes=5, **config),
     "litv2": lambda **config: litv2(8, (1, 1), (2, 2), windows=(None, 2), alpha=0.5, num_classes=5, **config),
     "vsa_swin": lambda **config: vsa_swin(8, (2, 2), (2, 2), window=3, num_classes=5, **config),
     "vitae": lambda **config: vitae(

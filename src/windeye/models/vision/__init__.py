@@ -1,6 +1,7 @@
 """Hierarchical vision backbones: one skeleton, entered by stages, for every mixer of maps; published sizes by name."""
 
 from windeye.models.vision.backbone import BackboneConfig, FeatureInfo, HierarchicalBackbone
+from windeye.models.vision.biformer import biformer
 from windeye.models.vision.block import Block, StageSpec
 from windeye.models.vision.cost import Cost, cost
 from windeye.models.vision.cswin import cswin
@@ -27,6 +28,7 @@ __all__ = [
     "ReductionSpec",
     "StageSpec",
     "TwoConvSpec",
+    "biformer",
     "cost",
     "cswin",
     "entry",

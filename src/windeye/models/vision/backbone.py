@@ -93,7 +93,10 @@ class HierarchicalBackbone(nn.Module):
             width = stage.dim
         self.final_norm = map_norm_of(config.final_norm, width, config.final_norm_eps)
         self.feature_norms = nn.ModuleDict(
-            {str(index): nn.LayerNorm(config.stages[index].dim) for index in config.feature_norms}
+            {
+                str(index): nn.LayerNorm(config.stages[index].dim, config.stages[index].norm_eps)
+                for index in config.feature_norms
+            }
         )
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else None
         self.checkpointing = False
