@@ -164,7 +164,7 @@ class TestRows:
         model, batch = decoder(layout, dtype=torch.float32), prompts()
         batch = replace(batch, end=torch.full((3,), 6))
         heads, keys = [(0, 1), (1, 0), (1, 3), (2, 2)], torch.tensor([[1, 4]] * 3)
-        patched = patched_logits(model, batch, heads, uniform_rows(model, batch.clean, keys))
+        (patched,) = patched_logits(model, batch, [heads], uniform_rows(model, batch.clean, keys))
         plain = logits_of(model, batch.clean)
         with reachable(model):
             where = Where(heads={layer: tuple(h for at, h in heads if at == layer) for layer in range(3)}, rows="last")
@@ -178,14 +178,14 @@ class TestRows:
     def test_one_head_is_activation_patching_and_no_head_the_clean_run(self, layout):
         model, batch = decoder(layout), prompts()
         z = uniform_rows(model, batch.clean, torch.tensor([[0, 2, 3]] * 3))
-        found = patched_logits(model, batch, [(1, 2)], z).gather(1, batch.answers)
+        one, nothing = patched_logits(model, batch, [[(1, 2)], []], z)
+        found = one.gather(1, batch.answers)
         same(found[:, 0] - found[:, 1], activation_patching(model, batch, by=z).patched[1, 2], tolerance(layout))
-        nothing = patched_logits(model, batch, [], z)
         same(nothing, logits_of(model, batch.clean)[torch.arange(3), batch.end], tolerance(layout))
 
     def test_heads_that_are_not_there_are_named(self):
         with pytest.raises(IndexError, match="layer 1, head 4: layers are 0 to 2, heads 0 to 3"):
-            patched_logits(decoder("gpt2"), prompts(), [(1, 4)], torch.zeros(3, 3, 1, 4, 8))
+            patched_logits(decoder("gpt2"), prompts(), [[(1, 4)]], torch.zeros(3, 3, 1, 4, 8))
 
 
 @contextmanager

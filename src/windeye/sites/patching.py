@@ -102,13 +102,13 @@ def _run(
 def patched_logits(
     model: nn.Module,
     prompts: ContrastBatch,
-    heads: Sequence[tuple[int, int]],
+    sets: Sequence[Sequence[tuple[int, int]]],
     z: Float[Tensor, "layers batch 1 heads head_dim"],
-) -> Float[Tensor, "batch vocab"]:
-    """Logits at each prompt's end with the outputs of several heads replaced there, all together.
+) -> Float[Tensor, "sets batch vocab"]:
+    """Logits at each prompt's end with the outputs of several heads replaced there, all heads of a set together.
 
     Args:
-        heads: (layer, head); none leaves the clean run.
+        sets: of (layer, head); an empty one leaves the clean run.
         z: their outputs; those of other heads are not read.
 
     Raises:
@@ -118,33 +118,36 @@ def patched_logits(
         >>> from windeye.models import transformer
         >>> clean, corrupt = torch.randint(50, (2, 8, 12))
         >>> prompts = ContrastBatch(clean, corrupt, answers=torch.tensor([[7, 9]] * 8))
-        >>> patched_logits(transformer(2, 32, 4, vocab_size=50), prompts, [(1, 2)], torch.zeros(2, 8, 1, 4, 8)).shape
-        torch.Size([8, 50])
+        >>> z = torch.zeros(2, 8, 1, 4, 8)
+        >>> patched_logits(transformer(2, 32, 4, vocab_size=50), prompts, [[], [(0, 3), (1, 2)]], z).shape
+        torch.Size([2, 8, 50])
     """
-    parts = anatomy(model)
-    for layer, head in heads:
+    parts, copies, batch = anatomy(model), len(sets), len(prompts)
+    for layer, head in {head for chosen in sets for head in chosen}:
         if not (0 <= layer < len(parts.blocks) and 0 <= head < parts.heads):
             there = f"layers are 0 to {len(parts.blocks) - 1}, heads 0 to {parts.heads - 1}"
             raise IndexError(f"layer {layer}, head {head}: {there}")
     final: list[Tensor] = []
-    rows, start = torch.arange(len(prompts), device=prompts.end.device), int(prompts.end.min())
+    rows, start = torch.arange(batch, device=prompts.end.device), int(prompts.end.min())
+    here = prompts.end - start
 
-    def replace(layer: int, chosen: list[int], x: Tensor) -> Tensor:
+    def replace(layer: int, x: Tensor) -> Tensor:
         x = x.clone()
-        by_head = x.view(*x.shape[:2], parts.heads, -1)
-        by_head[rows[:, None], (prompts.end - start)[:, None], chosen] = z[layer][:, 0, chosen]
+        by_head = x.view(copies, batch, x.shape[1], parts.heads, -1)
+        for copy, chosen in enumerate(sets):
+            heads = [head for at, head in chosen if at == layer]
+            by_head[copy, rows[:, None], here[:, None], heads] = z[layer][:, 0, heads]
         return x
 
     with torch.no_grad(), evaluating(model):
         replay = Replay(parts.body, prompts.clean, start)
         with hooked() as hooks:
             for layer, block in enumerate(parts.blocks):
-                chosen = [head for at, head in heads if at == layer]
-                if chosen:
-                    hooks.before(block.out, partial(replace, layer, chosen))
+                hooks.before(block.out, partial(replace, layer))
             hooks.before(parts.final_norm, final.append)
-            replay(1)
-        return parts.logits(final[0][rows, prompts.end - start])
+            replay(copies)
+        last = final[0].reshape(copies, batch, *final[0].shape[1:])[:, rows, here]
+        return parts.logits(last)
 
 
 def uniform_rows(

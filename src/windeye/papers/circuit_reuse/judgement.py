@@ -27,6 +27,11 @@ ACCURACY, FIRST, FREE, NEXT, FROZEN, AGREED = (
     "edited heads whose change follows its direct effect",
 )  # fmt: skip
 
+EDITS = (
+    "no edit", "four heads of IOI edited", "its three inhibitors edited", "its head against edited",
+    "four random heads of these layers edited",
+)  # fmt: skip
+
 
 def rows_of(found: Sequence[Outcome], reading: Reading | None, timing: Timing | None) -> tuple[Row, ...]:
     """Everything as rows."""
@@ -125,10 +130,11 @@ def _real(found: Reading) -> list[Row]:
         ]
     return [
         *rows,
-        Row(REAL_COBJ, "right among the scene's colours", (found["among_colours"],), "share"),
-        Row(REAL_COBJ, "accuracy, repaired", (found["repaired"],), "share"),
-        Row(REAL_COBJ, "right among the scene's colours, repaired", (found["repaired_among"],), "share"),
-        Row(REAL_COBJ, "accuracy, random heads edited", tuple(found["random"]), "share"),
+        *(
+            Row(REAL_COBJ, f"{metric}, {arm}", tuple(values), "share")
+            for metric, numbers in (("accuracy", found["accuracy"]), ("right among the colours", found["among"]))
+            for arm, values in zip(EDITS, _by_edit(numbers), strict=True)
+        ),
         *(
             Row(REAL, f"important heads shared, effects on {stage}, of {found['of']}", (float(count),), "heads")
             for stage, count in found["shared"].items()
@@ -138,6 +144,11 @@ def _real(found: Reading) -> list[Row]:
         Row(REAL, "rank correlation of effects on the logits", (found["spearman"],)),
         Row(REAL, "as large by chance, p", (found["spearman_p"],)),
     ]
+
+
+def _by_edit(numbers: list[float]) -> list[list[float]]:
+    """The model as it is, three kinds of edits, and all draws of random heads."""
+    return [*([number] for number in numbers[:4]), numbers[4:]]
 
 
 def _speed(found: Timing) -> list[Row]:

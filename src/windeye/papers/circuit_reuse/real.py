@@ -32,7 +32,11 @@ class Task(TypedDict):
 
 
 class Reading(TypedDict):
-    """Both tasks, what they share, and the repair of Colored Objects by heads that IOI named."""
+    """Both tasks, what they share, and the repair of Colored Objects by heads that IOI named.
+
+    ``accuracy`` and ``among``, that among the scene's colours, are of the model as it is, with all heads edited, with
+    the inhibitors alone, with the head that speaks against the answer alone, and with random heads.
+    """
 
     ioi: Task
     colored_objects: Task
@@ -43,10 +47,8 @@ class Reading(TypedDict):
     spearman: float
     spearman_p: float
     edited: Heads
-    among_colours: float
-    repaired: float
-    repaired_among: float
-    random: list[float]
+    accuracy: list[float]
+    among: list[float]
     seconds: float
 
 
@@ -84,21 +86,19 @@ def read(plan: Real, tell: Tell) -> Reading:
     colours = torch.tensor([[_one(tokenizer, f" {c.capitalize()}") for c in p.scene.colours] for p in drawn])
     z = uniform_rows(model, batches["colored_objects"].clean, wrong.gather(1, keep))
 
-    def judged(chosen: Heads) -> tuple[float, float]:
-        logits = patched_logits(model, batches["colored_objects"], chosen, z)
-        right = batches["colored_objects"].answers[:, 0]
-        among = colours.gather(1, logits.gather(1, colours).argmax(-1, keepdim=True))[:, 0]
-        return _share(logits.argmax(-1) == right), _share(among == right)
-
     generator = torch.Generator().manual_seed(0)
     per_layer = len(one["logits"][0])
     # Random heads of the same layers.
-    drawn_heads = [
+    at_random: list[Heads] = [
         [(layer, int(torch.randint(per_layer, (), generator=generator))) for layer, _ in edited]
         for _ in range(plan.draws)
     ]
-    plain, repaired = judged([]), judged(edited)
-    random = [judged(chosen)[0] for chosen in drawn_heads]
+    sets = [[], edited, edited[:-1], edited[-1:], *at_random]
+    logits = patched_logits(model, batches["colored_objects"], sets, z)
+    right = batches["colored_objects"].answers[:, 0]
+    best = logits.gather(2, colours.expand(len(sets), -1, -1)).argmax(-1)
+    accuracy = (logits.argmax(-1) == right).double().mean(dim=1).tolist()
+    among = (colours[torch.arange(len(right)), best] == right).double().mean(dim=1).tolist()
     tell(1.0)
     return Reading(
         ioi=one,
@@ -110,10 +110,8 @@ def read(plan: Real, tell: Tell) -> Reading:
         spearman=rho,
         spearman_p=rho_p,
         edited=edited,
-        among_colours=plain[1],
-        repaired=repaired[0],
-        repaired_among=repaired[1],
-        random=random,
+        accuracy=accuracy,
+        among=among,
         seconds=time.process_time() - began,
     )
 
@@ -127,7 +125,7 @@ def task(model: Any, batch: ContrastBatch, plan: Real) -> Task:
     fewer = batch.rows(slice(0, plan.fewer))
     queries = path_patching(model, fewer, mlps="free", receivers=Receivers("q", tuple(movers)))
     nothing = free.patched.new_zeros(len(free.patched), len(batch), 1, effect.shape[1], 1)
-    named = patched_logits(model, batch, [], nothing).argmax(-1)
+    named = patched_logits(model, batch, [[]], nothing)[0].argmax(-1)
     return Task(
         difference=free.clean.mean().item(),
         corrupt=free.corrupt.mean().item(),

@@ -195,19 +195,17 @@ def repair(model: DecoderLM, prompts: ContrastBatch, seed: int) -> Repair:
     half = len(prompts) // 2
     judged, heads = prompts.rows(slice(half, None)), moved.shape[1]
 
-    def accuracy(chosen: list[tuple[int, int]]) -> float:
-        logits = patched_logits(model, judged, chosen, z[:, half:])
-        return (logits.argmax(-1) == judged.answers[:, 0]).double().mean().item()
-
     order = moved[..., :half].mean(-1).flatten().argsort(descending=True)[:EDITED].tolist()
     generator = torch.Generator().manual_seed(derived_seed("random heads", seed))
     drawn = [torch.randperm(moved.shape[0] * heads, generator=generator)[:EDITED].tolist() for _ in range(DRAWS)]
-    at_random = [accuracy([divmod(place, heads) for place in places]) for places in drawn]
+    sets = [[divmod(place, heads) for place in places] for places in ([], order, *drawn)]
+    named = patched_logits(model, judged, sets, z[:, half:]).argmax(-1)
+    plain, edited, *at_random = (named == judged.answers[:, 0]).double().mean(dim=1).tolist()
     return Repair(
         direct=(direct.patched - direct.clean).mean(-1).tolist(),
         change=moved.mean(-1).tolist(),
-        plain=accuracy([]),
-        edited=accuracy([divmod(place, heads) for place in order]),
+        plain=plain,
+        edited=edited,
         random=sum(at_random) / DRAWS,
     )
 
