@@ -1,0 +1,48 @@
+"""The arms of the experiment, and what each budget takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from windeye.nn.mixers import FullSpec, HiLoSpec, SpatialReductionSpec, TokenMixerSpec, WindowSpec
+from windeye.papers.experiment import Budget
+
+ALPHAS = (0.0, 0.5, 0.9, 1.0)
+SPLIT = (0.5, 0.9)
+"""Shares of low heads that leave heads of both kinds."""
+FULL, REDUCED, WINDOWS, NONE = "full attention", "spatial reduction by 2", "windows of 4", "no attention"
+
+
+def hilo(alpha: float) -> str:
+    """The name of an arm."""
+    return f"HiLo, alpha {alpha:g}"
+
+
+ARMS: dict[str, TokenMixerSpec | None] = {
+    FULL: FullSpec(),
+    REDUCED: SpatialReductionSpec(2),
+    WINDOWS: WindowSpec(4, bias_table=False),
+    **{hilo(alpha): HiLoSpec(2, alpha) for alpha in ALPHAS},
+    NONE: None,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Width and heads of the networks, their blocks, training, held-out scenes, rounds of timing per seed."""
+
+    dim: int
+    heads: int
+    blocks: int
+    steps: int
+    batch: int
+    rate: float
+    held_out: int
+    rounds: int
+
+
+PLANS: dict[Budget, Plan] = {
+    "smoke": Plan(12, 6, 2, 2, 2, 3e-3, 4, 1),
+    "default": Plan(48, 6, 4, 300, 16, 3e-3, 128, 9),
+    "full": Plan(96, 6, 4, 3000, 32, 1e-3, 512, 15),
+}

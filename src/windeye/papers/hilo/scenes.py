@@ -1,0 +1,74 @@
+"""Scenes of handwritten digits: enlarged, scattered, partly covering each other; what digit lies at each token?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from windeye.data import photograph
+from windeye.data.sequences import IGNORED
+
+SIDE, PATCH = 64, 4
+DIGITS, SIZES = 5, (16, 24, 32)
+"""How many in a scene, and how large, in pixels; all lie at multiples of the patch."""
+TRAINED = 1297
+"""Digits that training draws from; the other 500 are held out."""
+NOISE = 0.1
+
+
+@lru_cache(maxsize=1)
+def digits() -> tuple[Float[Tensor, "digits 8 8"], Int64[Tensor, " digits"]]:
+    """The 1797 scans of scikit-learn, from 0 to 1, and what they are, in an order fixed by a seed.
+
+    Raises:
+        ImportError: without scikit-learn; names the extra.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("scenes need scikit-learn: pip install 'windeye[experiments]'") from error
+    found = load_digits()
+    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
+    return torch.from_numpy(found.images / 16).float()[order], torch.from_numpy(found.target).long()[order]
+
+
+def scenes(
+    number: int, random: torch.Generator, *, held_out: bool = False
+) -> tuple[Float[Tensor, "number 1 64 64"], Int64[Tensor, "number 16 16"]]:
+    """Scenes, and for each token the digit that lies there, or `IGNORED` on the ground.
+
+    Example:
+        >>> images, labels = scenes(2, torch.Generator().manual_seed(0))
+        >>> images.shape, labels.shape, bool((labels == IGNORED).any())
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 16, 16]), True)
+    """
+    scans, values = digits()
+    first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
+    chosen = torch.randint(first, last, (number, DIGITS), generator=random)
+    sizes = torch.tensor(SIZES)[torch.randint(len(SIZES), (number, DIGITS), generator=random)]
+    places = torch.rand(number, DIGITS, 2, generator=random)
+    images = torch.zeros(number, 1, SIDE, SIDE)
+    labels = torch.full((number, SIDE // PATCH, SIDE // PATCH), IGNORED)
+    for scene in range(number):
+        for scan, size, place in zip(chosen[scene], sizes[scene].tolist(), places[scene].tolist(), strict=True):
+            free = (SIDE - size) // PATCH + 1
+            y, x = (int(share * free) for share in place)
+            large = scans[scan].repeat_interleave(size // 8, 0).repeat_interleave(size // 8, 1)
+            images[scene, 0, PATCH * y : PATCH * y + size, PATCH * x : PATCH * x + size] = large
+            labels[scene, y : y + size // PATCH, x : x + size // PATCH] = values[scan]
+    return images + NOISE * torch.randn(images.shape, generator=random), labels
+
+
+@lru_cache(maxsize=1)
+def photographs() -> Float[Tensor, "crops 1 64 64"]:
+    """The photograph that ships with the library in grey from 0 to 1, at two scales, cut into squares."""
+    cut = []
+    for size in (256, 512):
+        bytes_: UInt8[np.ndarray, "h w 3"] = photograph(size=size)
+        grey = torch.from_numpy(bytes_).float().mean(-1) / 255
+        cut.append(grey.reshape(size // SIDE, SIDE, size // SIDE, SIDE).transpose(1, 2).reshape(-1, 1, SIDE, SIDE))
+    return torch.cat(cut)
