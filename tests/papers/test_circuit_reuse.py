@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from windeye.data.tasks import PairLists
+from windeye.data.tasks import ContrastBatch, PairLists
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM
 from windeye.papers import circuit_reuse, registry
 from windeye.papers.card import find
@@ -106,6 +106,24 @@ class TestToy:
 
 
 class TestReal:
+    def test_a_head_that_writes_what_it_sees_with_a_minus_sign_repairs(self):
+        """One head that writes minus what it sees: looking at the wrong colours it lowers them."""
+        config = DecoderConfig(40, 40, (AttentionSpec(1, rotary_base=None),), norm="none")
+        bare = DecoderLM(config)
+        with torch.no_grad():
+            bare.embedding.weight.copy_(torch.eye(40))
+            bare.blocks[0].mixer.qkv_proj.weight.zero_()
+            bare.blocks[0].mixer.qkv_proj.weight[80:].copy_(torch.eye(40))
+            bare.blocks[0].mixer.out_proj.weight.copy_(-torch.eye(40))
+        colours = 10 + torch.stack([torch.randperm(30)[:3] for _ in range(60)])
+        wrong = torch.tensor([[1, 2]] * 60)
+        places = {f"colour{i}": torch.full((60,), i) for i in range(3)}
+        clean = torch.cat((colours, torch.full((60, 1), 3)), dim=1)
+        batch = ContrastBatch(clean, clean, colours[:, :2], places=places)
+        accuracy, among = real.repaired(bare, batch, colours, wrong, [[], [(0, 0)]])
+        assert accuracy == [0, 0]
+        assert among[1] == 1
+
     def test_chance_of_sharing_is_that_of_drawing_without_replacement(self):
         """Two of five heads, in two stages: none is shared with probability (3 / 10) ** 2."""
         assert real.by_chance(1, 2, 5, 200_000) == pytest.approx(1 - 0.09, abs=0.005)

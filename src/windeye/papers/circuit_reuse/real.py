@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from windeye.compare.training import Tell
 from windeye.data.tasks import IOI, ColoredObjects, ContrastBatch, colored_objects, ioi, single_tokens, tokenize
@@ -81,24 +82,16 @@ def read(plan: Real, tell: Tell) -> Reading:
     size, heads = len(stages["logits"][0]), torch.tensor(one["logits"]).numel()
     rho, rho_p = spearman(torch.tensor(one["logits"]), torch.tensor(other["logits"]), plan.permutations)
     edited = suspects(one, plan.inhibitors)
-    wrong = torch.stack([batches["colored_objects"].places[f"colour{i}"] for i in range(3)], dim=1)
-    keep = torch.tensor([p.wrong for p in drawn])
     colours = torch.tensor([[_one(tokenizer, f" {c.capitalize()}") for c in p.scene.colours] for p in drawn])
-    z = uniform_rows(model, batches["colored_objects"].clean, wrong.gather(1, keep))
-
+    wrong = torch.tensor([p.wrong for p in drawn])
     generator = torch.Generator().manual_seed(0)
-    per_layer = len(one["logits"][0])
     # Random heads of the same layers.
     at_random: list[Heads] = [
-        [(layer, int(torch.randint(per_layer, (), generator=generator))) for layer, _ in edited]
+        [(layer, int(torch.randint(len(one["logits"][0]), (), generator=generator))) for layer, _ in edited]
         for _ in range(plan.draws)
     ]
     sets = [[], edited, edited[:-1], edited[-1:], *at_random]
-    logits = patched_logits(model, batches["colored_objects"], sets, z)
-    right = batches["colored_objects"].answers[:, 0]
-    best = logits.gather(2, colours.expand(len(sets), -1, -1)).argmax(-1)
-    accuracy = (logits.argmax(-1) == right).double().mean(dim=1).tolist()
-    among = (colours[torch.arange(len(right)), best] == right).double().mean(dim=1).tolist()
+    accuracy, among = repaired(model, batches["colored_objects"], colours, wrong, sets)
     tell(1.0)
     return Reading(
         ioi=one,
@@ -136,6 +129,31 @@ def task(model: Any, batch: ContrastBatch, plan: Real) -> Task:
         movers=movers,
         queries=queries.effect.tolist(),
     )
+
+
+def repaired(
+    model: nn.Module,
+    batch: ContrastBatch,
+    colours: Int[Tensor, "batch 3"],
+    wrong: Int[Tensor, "batch 2"],
+    sets: Sequence[Heads],
+) -> tuple[list[float], list[float]]:
+    """Accuracy, and that among the scene's colours, with the last token of some heads made to attend to the wrong
+    colours, evenly.
+
+    Args:
+        batch: Colored Objects.
+        colours: tokens of the answers that the scene's things would have.
+        wrong: which two of the three are wrong.
+        sets: of heads that are edited together.
+    """
+    stand = torch.stack([batch.places[f"colour{i}"] for i in range(3)], dim=1)
+    logits = patched_logits(model, batch, sets, uniform_rows(model, batch.clean, stand.gather(1, wrong)))
+    right = batch.answers[:, 0]
+    best = logits.gather(2, colours.expand(len(sets), -1, -1)).argmax(-1)
+    named = colours[torch.arange(len(right)), best]
+    accuracy, among = ((said == right).double().mean(dim=1).tolist() for said in (logits.argmax(-1), named))
+    return accuracy, among
 
 
 def suspects(found: Task, inhibitors: int) -> Heads:
