@@ -24,7 +24,17 @@ from windeye.models.sampling import Sampling
 from windeye.models.titans import titans
 from windeye.models.tnl import tnl
 from windeye.models.transformer import transformer
-from windeye.models.vision import BackboneConfig, HierarchicalBackbone, StageSpec, cswin, litv2, nat, swin
+from windeye.models.vision import (
+    BackboneConfig,
+    HierarchicalBackbone,
+    StageSpec,
+    cswin,
+    litv2,
+    nat,
+    swin,
+    vitae,
+    vsa_swin,
+)
 from windeye.models.weights import LoadReport, Rule, WeightMap, stacked
 
 __all__ = [
@@ -66,4 +76,6 @@ __all__ = [
     "titans",
     "tnl",
     "transformer",
+    "vitae",
+    "vsa_swin",
 ]
