@@ -159,19 +159,20 @@ class VSAMixer(TokenMixer):
         ox, oy, sx, sy = found.unbind(-1)
         centre_y, cell_y = _axis(counts[0], self.window[0], found)
         centre_x, cell_x = _axis(counts[1], self.window[1], found)
-        y = (centre_y[:, None, None] + oy / divisors[0])[..., None] + (1 + sy)[..., None] * cell_y
-        x_ = (centre_x[:, None] + ox / divisors[1])[..., None] + (1 + sx)[..., None] * cell_x
-        columns = self.window[1]
-        at = torch.stack((x_[..., None, :].expand(*y.shape, columns), y[..., None].expand(*y.shape, columns)), dim=-1)
+        down = (centre_y[:, None, None] + oy / divisors[0])[..., None] + (1 + sy)[..., None] * cell_y
+        across = (centre_x[:, None] + ox / divisors[1])[..., None] + (1 + sx)[..., None] * cell_x
+        shape = (*down.shape, across.shape[-1])
+        at = torch.stack((across[..., None, :].expand(shape), down[..., None].expand(shape)), dim=-1)
         return at.movedim(3, 1).flatten(2, 3)
 
     def rectangles(
         self, x: Float[Tensor, "batch height width dim"]
     ) -> Float[Tensor, "batch rows columns heads left_top_right_bottom"]:
-        """The first and the last place that each head of each window reads, in tokens of the map; left of the right one
-        unless it is mirrored."""
-        (top, _), (left, _) = margins((x.shape[1], x.shape[2]), self.window, self._shift((x.shape[1], x.shape[2])))
-        rows, columns = (-(-n // size) for n, size in zip(x.shape[1:3], self.window, strict=True))
+        """The first and the last place that each head of each window reads, in tokens of the map; a window that is
+        mirrored has its left to the right of its right."""
+        grid = (x.shape[1], x.shape[2])
+        (top, _), (left, _) = margins(grid, self.window, self._shift(grid))
+        rows, columns = (-(-n // size) for n, size in zip(grid, self.window, strict=True))
         at = torch.unflatten(self.places(x), 2, (rows, columns)).movedim(1, 3)
         ends = torch.cat((at[..., 0, 0, :], at[..., -1, -1, :]), dim=-1)
         spans = [columns * self.window[1] - 1, rows * self.window[0] - 1] * 2
