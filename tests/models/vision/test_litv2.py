@@ -190,6 +190,15 @@ def test_costs_are_the_published_ones_but_for_norms(name, size, billions):
     assert cost(model, (size, size)).multiply_adds / 1e9 == pytest.approx(billions, rel=0.003)
 
 
+def test_offsets_learn_at_a_hundredth_of_the_rate():
+    model = litv2(8, (1, 1), (2, 2), windows=(None, 2))
+    rates = {id(p): g["lr"] for g in model.parameter_groups(1.0, 0.05, layer_decay=0.5) for p in g["params"]}
+    named = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert len(rates) == len(named)
+    assert named["entries.1.conv.weight"] == named["stages.1.0.mixer.hi_qkv.weight"] == 0.5
+    assert named["entries.1.offset.weight"] == named["entries.1.offset.bias"] == 0.005
+
+
 def test_stages_of_large_maps_do_not_attend():
     with torch.device("meta"):
         model = create("litv2_b")

@@ -203,8 +203,8 @@ class HierarchicalBackbone(nn.Module):
         return sum(depths) + 1
 
     def parameter_groups(self, rate: float, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
-        """Groups for an optimizer: ``rate`` shrinks by ``layer_decay`` per layer away from the head; vectors, and what
-        modules say in ``no_weight_decay``, are not decayed.
+        """Groups for an optimizer: ``rate`` shrinks by ``layer_decay`` per layer away from the head, and by what modules
+        say in ``rate_factors``; vectors, and what modules say in ``no_weight_decay``, are not decayed.
 
         Example:
             >>> from windeye.models.vision import swin
@@ -219,17 +219,24 @@ class HierarchicalBackbone(nn.Module):
             if module is not self and hasattr(module, "no_weight_decay")
             for name in module.no_weight_decay()
         }
+        factors = {
+            f"{path}.{name}": factor
+            for path, module in self.named_modules()
+            if hasattr(module, "rate_factors")
+            for name, factor in module.rate_factors().items()
+        }
         last = self.layer_of("head")
-        groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[int, bool, float], list[nn.Parameter]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 decayed = parameter.ndim >= 2 and name not in kept
-                groups.setdefault((self.layer_of(name), decayed), []).append(parameter)
+                key = self.layer_of(name), decayed, factors.get(name, 1.0)
+                groups.setdefault(key, []).append(parameter)
         return [
             {
-                "params": groups[layer, decayed],
-                "lr": rate * layer_decay ** (last - layer),
+                "params": groups[layer, decayed, factor],
+                "lr": rate * factor * layer_decay ** (last - layer),
                 "weight_decay": weight_decay if decayed else 0.0,
             }
-            for layer, decayed in sorted(groups)
+            for layer, decayed, factor in sorted(groups)
         ]

@@ -14,6 +14,9 @@ from windeye.models.vision.entries import entry
 from windeye.nn.norms import ChannelsLastBatchNorm
 from windeye.tokens import fill, sample
 
+OFFSET_RATE = 0.01
+"""Learning rate of offsets over that of other weights, as LITv2 was trained (hilo spec)."""
+
 
 class DeformableMerge(nn.Module):
     """``gelu(batch_norm(conv(x')))`` with a 2 x 2 convolution of stride 2, where each pixel of ``x'`` is a bilinear
@@ -42,6 +45,10 @@ class DeformableMerge(nn.Module):
             nn.init.zeros_(parameter)
         self.conv = nn.Conv2d(in_dim, dim, 2, 2)
         self.norm = ChannelsLastBatchNorm(dim)
+
+    def rate_factors(self) -> dict[str, float]:
+        """Names of parameters that an optimizer should move more slowly, and by how much: the offsets."""
+        return {f"offset.{name}": OFFSET_RATE for name, _ in self.offset.named_parameters()}
 
     def forward(self, x: Float[Tensor, "batch height width in_dim"]) -> Float[Tensor, "batch h w dim"]:
         """
