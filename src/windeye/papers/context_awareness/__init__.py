@@ -56,9 +56,10 @@ LIMITS = (
     "% and 8 %, the marked arm 100 % with its marker, and steering towards the rest of the prompt added up to 13 "
     "points, for which the rule compares with it. SmolLM2 has 135M parameters and one context per length and depth: "
     "its numbers say that the tools work on a real chat model and template, not what templates do to models in "
-    "general. Its context is read without steering; the last token of the prompt and the answer are steered. Its "
-    "answers end after 22 tokens, so that one that repeats the needle from its first word is cut before the last two "
-    "keywords: 71 % is then the most. Seconds are of one thread on a machine with other work."
+    "general. Its context is read without steering; the last token of the prompt and the answer are steered. It was "
+    "first asked for answers of 22 tokens, which cut off those that repeat the needle from its first word; this was "
+    "seen in the rows, and SmolLM2 alone was asked again, for 40. Seconds are of one thread on a machine with other "
+    "work."
 )
 
 

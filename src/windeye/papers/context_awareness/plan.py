@@ -44,7 +44,7 @@ class Needles:
     model: str = "smollm2-135m-instruct"
     lengths: tuple[int, ...] = (512, 1024)
     depths: tuple[float, ...] = (0.0, 0.5, 1.0)
-    new_tokens: int = 22
+    new_tokens: int = 40
     layer: int = 20
     """Two thirds of the way up 30 layers."""
     timed: int = 1024
