@@ -198,6 +198,7 @@ void register_recurrence(nb::module_ &m);
 void register_statistics(nb::module_ &m);
 
 NB_MODULE(_cpu, m) {
+    nb::set_leak_warnings(false); // a graph that a script keeps to its end holds calls, and is no leak
     m.def("instruction_sets", [] {
         std::vector<std::string> names;
         for (const Kernels *k : available()) names.emplace_back(k->name);
