@@ -30,10 +30,10 @@ LIMITS = (
     f"A toy: 16x16 tokens, {PLANS['default'].blocks} blocks of width {PLANS['default'].dim}, "
     f"{PLANS['default'].steps} steps on scenes of five digits of 8x8 pixels, enlarged; a digit is at most 8 tokens "
     "wide, which blocks of convolutions nearly reach without attention. Steps, batch and rate were chosen from single "
-    "runs of the arm without attention, so that it names half of the tokens in a quarter of an hour for all arms; "
-    "nothing was tuned for an arm that the rule compares. Speed is of whole networks in this library's CPU kernels on one "
-    "thread, on a machine that other work may keep busy: arms take turns and ratios are medians. The published harness "
-    "of single layers is `windeye bench hilo`. Energies are of one photograph, in networks trained on digits."
+    "runs of the arm without attention, which then names half of the tokens; nothing was tuned for an arm that the "
+    "rule compares. Speed is of whole networks in this library's CPU kernels on one thread, on a machine that other "
+    "work may keep busy: arms take turns and ratios are medians. The published harness of single layers is `windeye "
+    "bench hilo`. Energies are of one photograph, in networks trained on digits."
 )
 
 
