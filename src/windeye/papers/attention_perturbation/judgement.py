@@ -38,10 +38,16 @@ LIMITS = (
     "one radius per arm. None of the published tasks at its size: tweets stand for sentiment, the library's own "
     "docstrings for topics; baseball against hockey is in the full budget alone, where 5 epochs on 800 posts of 80 "
     "words left Attention AT far behind plain training on the seed that was tried. Sizes, epochs and rate were set on "
-    "a seed that is not reported, with plain training, random and adversarial perturbation. An attack follows the "
-    "gradient of the model that it attacks, for one or ten steps, and only moves scores: nothing is said of attacks on "
-    "words. Attention iAT as the paper is read here is Attention AT exactly and has no arm; the released form is minus "
-    "that step; the free norm is this library's. Published F1 and correlations are not compared with."
+    "a seed that is not reported, from single runs of plain training and of 8 in every kind of perturbation; epochs on "
+    "docstrings went from 10 to 15 there, at which the drop of Attention AT at radius 2 fell from 0.6 of the plain one "
+    "to 0.3. An attack follows the gradient of the model that it attacks, for one or ten steps, and only moves scores: "
+    "nothing is said of attacks on words. Attention iAT as the paper is read here is Attention AT exactly and has no "
+    "arm; the released form is minus that step; the free norm is this library's. Times of steps are ratios of turns on "
+    "a busy machine. Published F1 and correlations are not compared with. Added after the default run: the claim that "
+    "attention agrees more with gradients was not met here. Agreement of Attention AT is below that of plain training "
+    "on both tasks by every measure, and Pearson's correlation is highest with Word iAT on tweets and Word AT on "
+    "docstrings; accuracy without attack rose by half a point at most. In the sweep Word AT of radius 30 learned next "
+    "to nothing, which makes most of its span; radii 2 and 8 alone are 4.6 points apart."
 )
 
 
