@@ -24,7 +24,8 @@ def margins(grid: Pair, size: Pair, shift: Pair = (0, 0)) -> tuple[Pair, Pair]:
         ((0, 1), (2, 2))
     """
     before = [-s % w for w, s in zip(size, shift, strict=True)]
-    after = [-(n + b) % w for n, w, b in zip(grid, size, before, strict=True)]
+    # Remainders of positive numbers only: those of negative ones cannot be traced for sizes that vary.
+    after = [(w - (n + b) % w) % w for n, w, b in zip(grid, size, before, strict=True)]
     return (before[0], after[0]), (before[1], after[1])
 
 

@@ -210,6 +210,16 @@ def test_the_official_layer(case):
     assert (low - numbers["output.out"]).abs().max() <= 1e-5 * numbers["output.out"].abs().max()
 
 
+def test_a_compiled_layer_takes_maps_of_other_sizes():
+    layer = vsa().eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for size in ((9, 7), (13, 10), (16, 8)):
+            x = a_map(*size)
+            torch.testing.assert_close(compiled(x), layer(x), **EXACT)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
