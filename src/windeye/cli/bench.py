@@ -11,7 +11,9 @@ import typer
 
 from windeye.cli.arguments import bad_input
 
-SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu", "hilo")
+SUITES = (
+    "softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu", "hilo", "routing",
+)  # fmt: skip
 
 
 def bench(

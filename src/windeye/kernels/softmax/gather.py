@@ -19,7 +19,7 @@ from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Full, Routed
 
 name = "gather"
-ROWS = 16384
+ROWS = 4096
 """Keys that are gathered at a time on a CPU: more do not fit its second cache."""
 
 
