@@ -1,0 +1,361 @@
+"""Bi-level routing: do regions that are chosen by content find what matters, where random regions do not?
+
+A canvas holds 64 scanned digits in cells, one of them marked. To find its twins, what is in the marked cell must reach
+every other one. A region is a cell, so that the choice of regions decides what can be known.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
+from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, Plan, TokenMixerSpec, WindowSpec
+from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.patterns import Routed
+from windeye.report import Check, Evidence, Picture, Row, Verdict
+from windeye.report.figures import COLOURS, as_svg, canvas
+
+CELLS, GLYPH, PATCH = 8, 8, 4
+"""Cells along a side, and pixels of a cell and of a token: 16 x 16 tokens in 8 x 8 regions of 2 x 2."""
+DIM, HEADS, DEPTH, KEEP = 64, 4, 3, 8
+WINDOW, SHIFT = (4, 8), (2, 4)
+"""As many tokens as eight regions."""
+FIRST_TEST = 1297
+BATCH, RATE, DECAY, WARM_UP = 16, 2e-3, 0.05, 0.1
+
+FULL, ROUTED, RANDOM, OWN, SHIFTED = "full", "routed", "random regions", "own region", "shifted windows"
+KEPT, CLEAR = 0.9, 5.0
+"""Share of the gap between own-region and full attention that routing must keep; points of average precision that are a
+clear difference."""
+LEARNED = 20.0
+"""Points by which full attention must be above own-region attention, or nothing can be said."""
+
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(6))}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Training steps, and scenes of the test."""
+
+    steps: int
+    tests: int
+
+
+SETTINGS: dict[Budget, Setting] = {"smoke": Setting(2, 8), "default": Setting(400, 256), "full": Setting(12000, 1024)}
+
+CLAIM = (
+    "A choice of regions by content, without any gradient of its own, finds the regions that matter: eight of 64 "
+    "regions keep nearly all of what full attention gains over attention inside regions, and random ones do not."
+)
+RULE = (
+    "Average precision of finding the cells that hold the digit of the marked cell, in percent, on scenes of digits "
+    "that were not trained on, paired by seed. Shown if all of: full attention is at least "
+    f"{LEARNED} points above own-region attention on the mean; routed attention keeps at least {KEPT:.0%} of that gap "
+    f"on the mean; it is at least {CLEAR} points above random regions and above shifted windows on the mean, and above "
+    "both in every seed; the share of regions that keep the marked one in some block rises in training in every seed. "
+    f"Opposite if random regions are at least {CLEAR} points above routed ones on the mean and in every seed."
+)
+LIMITS = (
+    "A toy: 1,797 scanned digits of 8 x 8 pixels, regions that coincide with the cells, three blocks of width 64, no "
+    "convolution of the values, one short training. Random regions are drawn anew in every pass, so that three blocks "
+    "of them can pass a message on to most regions. Nothing about photographs."
+)
+
+
+class Outcome(TypedDict):
+    """Average precision in percent, and the share of regions that keep the marked one, before and after training."""
+
+    precision: float
+    before: float
+    after: float
+    last: float
+    seconds: float
+
+
+class RandomRegions(BiLevelRoutingMixer):
+    """Each region keeps regions that are drawn anew in every pass."""
+
+    def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
+        counts, _ = self.cut(x.shape[1], x.shape[2])
+        draws = torch.rand(len(x), math.prod(counts), math.prod(counts), device=x.device)
+        index = draws.topk(self.keep, dim=-1).indices
+        return tuple(replace(plan, relation=Routed(index, counts)) for plan in super().plans(x))
+
+
+class OwnRegion(BiLevelRoutingMixer):
+    """Each region keeps itself."""
+
+    def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
+        counts, _ = self.cut(x.shape[1], x.shape[2])
+        index = torch.arange(math.prod(counts), device=x.device)[None, :, None]
+        return tuple(replace(plan, relation=Routed(index, counts)) for plan in super().plans(x))
+
+
+CONTROLS: dict[str, type[BiLevelRoutingMixer]] = {RANDOM: RandomRegions, OWN: OwnRegion}
+
+
+def mixers(arm: str) -> tuple[TokenMixerSpec, ...]:
+    """The mixers of the blocks of an arm; controls of regions replace those of the routed arm."""
+    if arm == FULL:
+        return (FullSpec(),) * DEPTH
+    if arm == SHIFTED:
+        return tuple(WindowSpec(WINDOW, SHIFT if block % 2 else 0, bias_table=False) for block in range(DEPTH))
+    return (BiLevelRoutingSpec(CELLS, KEEP, local=None),) * DEPTH
+
+
+ARMS = (FULL, ROUTED, RANDOM, OWN, SHIFTED)
+
+
+class Finder(nn.Module):
+    """A logit for every cell: does it hold the marked digit?"""
+
+    def __init__(self, arm: str) -> None:
+        super().__init__()
+        stage = StageSpec(DIM, HEADS, ConvSpec(PATCH, PATCH), mixers(arm), ratio=2.0, position=3)
+        side = CELLS * GLYPH
+        self.trunk = HierarchicalBackbone(BackboneConfig((stage,), 2, 0, img_size=(side, side)))
+        for block in self.trunk.stages[0].children():
+            if arm in CONTROLS:
+                assert isinstance(block.mixer, nn.Module)
+                twin = CONTROLS[arm](DIM, HEADS, CELLS, KEEP, local=None)
+                twin.load_state_dict(block.mixer.state_dict())
+                block.mixer = twin
+        self.head = nn.Linear(DIM, 1)
+
+    def forward(self, images: Float[Tensor, "n 2 side side"]) -> Float[Tensor, "n cells"]:
+        tokens = self.trunk.forward_features(images)
+        return self.head(F.avg_pool2d(tokens.permute(0, 3, 1, 2), GLYPH // PATCH).flatten(2).mT)[..., 0]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Canvases of digits and marks, the cell that is marked, and the other cells that hold the same digit."""
+
+    images: Float[Tensor, "n 2 side side"]
+    marked: Int[Tensor, " n"]
+    twins: Bool[Tensor, "n cells"]
+
+
+def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Scans of scikit-learn from 0 to 1 and their labels, to train on and to test with.
+
+    Raises:
+        ImportError: without scikit-learn.
+    """
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    glyphs, labels = torch.from_numpy(found.images).float() / 16, torch.from_numpy(found.target).long()
+    return (glyphs[:FIRST_TEST], labels[:FIRST_TEST]), (glyphs[FIRST_TEST:], labels[FIRST_TEST:])
+
+
+def scenes(source: tuple[Tensor, Tensor], number: int, random: torch.Generator) -> Scenes:
+    """Canvases of digits drawn at random; every one has a twin at least."""
+    glyphs, labels = source
+    chosen = torch.randint(len(labels), (number, CELLS**2), generator=random)
+    marked = torch.randint(CELLS**2, (number,), generator=random)
+    rows = torch.arange(number)
+    other = (marked + torch.randint(1, CELLS**2, (number,), generator=random)) % CELLS**2
+    chosen[rows, other] = chosen[rows, marked]
+    twins = labels[chosen] == labels[chosen[rows, marked]][:, None]
+    twins[rows, marked] = False
+    mark = torch.zeros(number, CELLS**2, GLYPH, GLYPH)
+    mark[rows, marked] = 1.0
+    mark[:, :, 1:-1, 1:-1] = 0.0
+    cells = torch.unflatten(torch.stack((glyphs[chosen], mark), dim=1), 2, (CELLS, CELLS))
+    return Scenes(cells.permute(0, 1, 2, 4, 3, 5).reshape(number, 2, CELLS * GLYPH, -1), marked, twins)
+
+
+def average_precision(scores: Float[Tensor, "n cells"], twins: Bool[Tensor, "n cells"]) -> Float[Tensor, " n"]:
+    """The mean, over what is to be found, of the precision at its rank.
+
+    Example:
+        >>> average_precision(torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[True, False, True]]))
+        tensor([0.8333])
+    """
+    found = twins.gather(1, scores.argsort(dim=1, descending=True)).float()
+    precision = found.cumsum(1) / torch.arange(1, found.shape[1] + 1)
+    return (precision * found).sum(1) / found.sum(1)
+
+
+def train_and_test(arm: str, seed: int, setting: Setting, device: str, tell: Callable[[float], None]) -> Outcome:
+    """Train an arm on fresh scenes, then test it on digits that it never saw."""
+    began = time.perf_counter()
+    known, new = digits()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Finder(arm).to(device)
+        test = scenes(new, setting.tests, torch.Generator().manual_seed(2000 + seed))
+        before = keeps_the_mark(model, test, device)
+        random = torch.Generator().manual_seed(1000 + seed)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / setting.steps))
+        losses = []
+        for step in range(setting.steps):
+            batch = scenes(known, BATCH, random)
+            optimiser.zero_grad(set_to_none=True)
+            logits = model(batch.images.to(device))
+            others = torch.ones_like(batch.twins).scatter(1, batch.marked[:, None], False).to(device)
+            loss = F.binary_cross_entropy_with_logits(logits[others], batch.twins.to(device)[others].float())
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimiser.step()
+            schedule.step()
+            losses.append(loss.item())
+            tell((step + 1) / setting.steps)
+        model.eval()
+        with torch.no_grad():
+            scores = torch.cat([model(images.to(device)).cpu() for images in torch.split(test.images, 64)])
+        scores = scores.scatter(1, test.marked[:, None], -torch.inf)
+        recent = losses[-50:]
+        return Outcome(
+            precision=100 * average_precision(scores, test.twins).mean().item(),
+            before=before,
+            after=keeps_the_mark(model, test, device),
+            last=math.fsum(recent) / len(recent),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def _rate(done: float) -> float:
+    """Share of the peak rate after a share ``done`` of all steps: linear up, cosine down."""
+    return min(done / WARM_UP, 0.5 * (1 + math.cos(math.pi * done))) + 1e-3
+
+
+@torch.no_grad()
+def keeps_the_mark(model: Finder, test: Scenes, device: str) -> float:
+    """Percent of the other regions that keep the marked one in some block; 0 where no region is kept by content."""
+    kept = torch.zeros(len(test.marked), CELLS**2, dtype=torch.bool)
+    hooks = []
+    for block in model.trunk.stages[0].children():
+        mixer = block.mixer
+        if isinstance(mixer, BiLevelRoutingMixer) and type(mixer) not in CONTROLS.values():
+
+            def look(module: nn.Module, inputs: tuple[Tensor, ...], _out: Tensor) -> None:
+                assert isinstance(module, BiLevelRoutingMixer)
+                kept.logical_or_((module.routes(inputs[0]).cpu() == test.marked[:, None, None]).any(-1))
+
+            hooks.append(mixer.register_forward_hook(look))
+    model(test.images.to(device))
+    for hook in hooks:
+        hook.remove()
+    others = torch.ones_like(kept).scatter(1, test.marked[:, None], False)
+    return 100 * kept[others].float().mean().item()
+
+
+PRECISION, BEFORE, AFTER = "average precision", "regions that keep the marked one, untrained", "the same, trained"
+
+
+def made(by_arm: dict[str, list[Outcome]]) -> tuple[Row, ...]:
+    """What every arm finds, and what its regions keep."""
+    rows = []
+    for arm, outcomes in by_arm.items():
+        rows.append(Row(arm, PRECISION, tuple(outcome["precision"] for outcome in outcomes), "%"))
+        rows.append(Row(arm, "training loss, last 50 steps", tuple(outcome["last"] for outcome in outcomes)))
+        rows.append(Row(arm, "training and test", tuple(outcome["seconds"] for outcome in outcomes), "s"))
+    rows.append(Row(ROUTED, BEFORE, tuple(outcome["before"] for outcome in by_arm[ROUTED]), "%"))
+    rows.append(Row(ROUTED, AFTER, tuple(outcome["after"] for outcome in by_arm[ROUTED]), "%"))
+    return tuple(rows)
+
+
+def _values(rows: tuple[Row, ...], arm: str, metric: str = PRECISION) -> tuple[float, ...]:
+    return next(row.values for row in rows if (row.arm, row.metric) == (arm, metric))
+
+
+def _ahead(rows: tuple[Row, ...], first: str, second: str) -> tuple[float, ...]:
+    """Points of average precision by which one arm is above another, seed by seed."""
+    return tuple(a - b for a, b in zip(_values(rows, first), _values(rows, second), strict=True))
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
+    """The gates of `RULE`, from rows alone."""
+    gap, kept = _mean(_ahead(rows, FULL, OWN)), _mean(_ahead(rows, ROUTED, OWN))
+    share = kept / gap if gap > 0 else 0.0
+    found = [
+        Check(f"full at least {LEARNED} points above own region", f"{gap:+.1f}", gap >= LEARNED),
+        Check(f"routed keeps at least {KEPT:.0%} of that", f"{share:.0%}", gap > 0 and share >= KEPT),
+    ]
+    for other in (RANDOM, SHIFTED):
+        ahead = _ahead(rows, ROUTED, other)
+        found.append(
+            Check(
+                f"routed at least {CLEAR} points above {other}, and above in every seed",
+                ", ".join(f"{value:+.1f}" for value in ahead),
+                _mean(ahead) >= CLEAR and min(ahead) > 0,
+            )
+        )
+    pairs = tuple(zip(_values(rows, ROUTED, BEFORE), _values(rows, ROUTED, AFTER), strict=True))
+    told = ", ".join(f"{before:.0f} to {after:.0f} %" for before, after in pairs)
+    found.append(Check("more regions keep the marked one after training", told, all(b < a for b, a in pairs)))
+    return tuple(found)
+
+
+def verdict(rows: tuple[Row, ...]) -> Verdict:
+    """What `RULE` says about these rows."""
+    if all(check.held for check in checks(rows)):
+        return "shown"
+    behind = _ahead(rows, RANDOM, ROUTED)
+    return "opposite" if _mean(behind) >= CLEAR and min(behind) > 0 else "not shown"
+
+
+def by_arm_picture(rows: tuple[Row, ...]) -> Picture:
+    """Average precision of the arms."""
+    figure, axes = canvas(5.6, 3.0)
+    for place, (colour, arm) in enumerate(zip(COLOURS, ARMS, strict=False)):
+        values = _values(rows, arm)
+        axes.plot([place] * len(values), values, "o", color=colour, alpha=0.5, markersize=4)
+        axes.plot([place], [_mean(values)], "_", color=colour, markersize=16, markeredgewidth=2)
+    axes.set_xticks(range(len(ARMS)), ARMS)
+    axes.set_ylabel("average precision, %")
+    return as_svg(figure, "Finding twins", "Dots are seeds, bars their means.")
+
+
+def experiment(run: Run) -> Evidence:
+    """Train and test every arm with every seed, and judge by `RULE`.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+    """
+    setting = SETTINGS[run.budget]
+    by_arm: dict[str, list[Outcome]] = {arm: [] for arm in ARMS}
+    total = len(run.seeds) * len(ARMS)
+    with one_thread():
+        for turn, seed in enumerate(run.seeds):
+            for place, arm in enumerate(ARMS):
+                name, done = f"{arm}, seed {seed}, {setting.steps} steps", turn * len(ARMS) + place
+
+                def tell(share: float, name: str = name, done: int = done) -> None:
+                    run.progress(name, (done + share) / total)
+
+                work = partial(train_and_test, arm, seed, setting, run.device, tell)
+                by_arm[arm].append(run.recorder.part(name, work))
+        run.progress("done", 1.0)
+    rows = made(by_arm)
+    return Evidence(
+        slug="biformer",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=verdict(rows),
+        checks=checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=math.fsum(outcome["seconds"] for outcomes in by_arm.values() for outcome in outcomes),
+        command=run.command,
+        limits=LIMITS,
+        pictures=(by_arm_picture(rows),),
+    )
