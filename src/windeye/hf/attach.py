@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from windeye.hf.cache import CACHE
 from windeye.hf.dispatch import HOSTS, PREFIX, PREVIOUS, Attention, reaches, register
 from windeye.hf.pattern import attend_pattern, padding_before, relation_of_pattern
 from windeye.hf.visibility import VisibilityCache
@@ -21,6 +20,7 @@ from windeye.patterns import Pattern
 from windeye.sites import AttentionCall, Edit, Recording, Steering, Watch, attention, record, steer, watch
 from windeye.sites.call import LISTENERS
 from windeye.sites.parts import KNOWN, Parts, assemble
+from windeye.sites.session import tokens_cached
 
 register()
 
@@ -113,7 +113,8 @@ class Handle:
             return relation_of_pattern(pattern, seen.relation, pads, start, causal=causal)
 
         module_width = query.shape[3]
-        bias = seen.bias if options.get("position_bias") is None else options["position_bias"] + (seen.bias or 0.0)
+        terms = [term for term in (options.get("position_bias"), seen.bias) if term is not None]
+        bias = sum(terms[1:], terms[0]) if terms else None
         call = AttentionCall(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale, relation, run,
             options.get("softcap"), options.get("s_aux"), bias, start,
@@ -135,8 +136,7 @@ class Handle:
         self._hooks = [_body(model, hosts).register_forward_pre_hook(self._begin, with_kwargs=True)]
 
     def _begin(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        cache = kwargs.get(CACHE) if kwargs.get(CACHE) is not None else kwargs.get("past_key_values")
-        self._past = int(cache.get_seq_length()) if cache is not None else 0
+        self._past = tokens_cached(kwargs)
         if self._past == 0:
             self._pads = None
         self._masks.clear()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from windeye.kernels.statistics.relation import Masked, Relation, Runs
+from windeye.kernels.statistics.relation import Masked, Relation, Runs, seen_at_all
 from windeye.ops import attend
 from windeye.patterns import Causal, Pattern
 
@@ -74,11 +74,7 @@ def relation_of_pattern(
 
 def padding_before(relation: Relation, batch: int) -> list[int]:
     """Keys in front of each sequence that no query sees."""
-    if isinstance(relation, Runs):
-        seen = relation.seen_by(None) > 0
-    else:
-        seen = relation.visible(slice(0, relation.queries)).any(dim=2).any(dim=1)
-    pads: list[int] = seen.int().argmax(dim=-1).expand(batch).tolist()
+    pads: list[int] = seen_at_all(relation).int().argmax(dim=-1).expand(batch).tolist()
     return pads
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from windeye.kernels.statistics.relation import Relation
 from windeye.kernels.statistics.scores import ScoreEdit, Scores
-from windeye.kernels.statistics.slab import BYTES
+from windeye.kernels.statistics.slab import BYTES, RowSlab
 
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 """The model's own attention, from query, key and value to the output of each head."""
@@ -125,9 +125,12 @@ def attention(module: nn.Module, call: AttentionCall) -> Float[Tensor, "batch qu
 def _edited(call: AttentionCall, edits: Sequence[RowEdit]) -> Tensor:
     """The output with edited logits: in one fused pass where all edits are sums of products, else the fused pass of
     the model and the edited rows of the edited heads computed again and written over."""
-    if all(edit.additive is not None for edit in edits) and call.softcap is None and not _few(call, edits):
-        return _with_extra_channels(call, [edit.additive for edit in edits if edit.additive is not None])
     rows = torch.stack([edit.rows for edit in edits]).any(dim=0)
+    # So few rows that computing them again is cheaper than a wider pass.
+    few = int(rows.sum()) * 8 <= call.query.shape[1]
+    sums = [edit.additive for edit in edits if edit.additive is not None]
+    if len(sums) == len(edits) and call.softcap is None and not few:
+        return _with_extra_channels(call, sums)
     heads = sorted({head for edit in edits for head in edit.heads})
     everything = bool(rows.all()) and len(heads) == call.query.shape[2]
     out = call.value.new_empty(*call.query.shape[:3], call.value.shape[3])
@@ -137,12 +140,6 @@ def _edited(call: AttentionCall, edits: Sequence[RowEdit]) -> Tensor:
     for chunk in _chunks(rows, call):
         out[:, chunk, :, :] = _where_heads(out[:, chunk], _rows(scores, chunk, call.value), heads)
     return out
-
-
-def _few(call: AttentionCall, edits: Sequence[RowEdit]) -> bool:
-    """Whether so few rows are touched that computing them again is cheaper than a wider pass."""
-    touched = torch.stack([edit.rows for edit in edits]).any(dim=0)
-    return int(touched.sum()) * 8 <= call.query.shape[1]
 
 
 def _chunks(rows: Tensor, call: AttentionCall) -> list[slice]:
@@ -160,12 +157,7 @@ def _chunks(rows: Tensor, call: AttentionCall) -> list[slice]:
 
 def _rows(scores: Scores, rows: slice, value: Tensor) -> Float[Tensor, "batch rows heads value_dim"]:
     """Outputs of whole rows, exactly."""
-    logits = scores.logits(rows)
-    if scores.sink_logits is not None:
-        sinks = scores.sink_logits.to(logits.dtype)[:, None, None].expand(*logits.shape[:3], 1)
-        logits = torch.cat((logits, sinks), dim=-1)
-    seen = (logits > -torch.inf).any(dim=-1, keepdim=True)
-    weights = torch.softmax(logits.masked_fill(~seen, 0.0), dim=-1).masked_fill(~seen, 0.0)[..., : value.shape[1]]
+    weights = RowSlab(scores, rows, scores.logits(rows)).weights
     batch, heads, count, keys = weights.shape
     kv_heads = value.shape[2]
     shared = weights.reshape(batch, kv_heads, -1, keys) @ value.to(weights.dtype).transpose(1, 2)

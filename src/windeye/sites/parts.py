@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -41,6 +41,19 @@ class Parts:
     final_norm: nn.Module | None = None
     head: nn.Module | None = None
     """The map to logits; None where it is the embedding."""
+
+    def chosen(self, layers: Iterable[int] | None, name: str = "layers") -> tuple[int, ...]:
+        """The numbers of some layers, or of all.
+
+        Raises:
+            IndexError: there is no such layer; says which there are.
+        """
+        count = len(self.layers)
+        numbers = tuple(range(count)) if layers is None else tuple(layers)
+        for layer in numbers:
+            if not 0 <= layer < count:
+                raise IndexError(f"{name} names layer {layer}; the model has layers 0 to {count - 1}")
+        return numbers
 
     def calls_of(self, module: nn.Module) -> list[int]:
         """The layers that a host is, in the order in which it runs."""

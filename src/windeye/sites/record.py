@@ -31,11 +31,7 @@ class Recording(Session):
     def __init__(self, model: nn.Module, sites: Sequence[str], layers: Iterable[int] | None = None) -> None:
         super().__init__(model)
         check_sites(sites)
-        count = len(self.parts.layers)
-        self.layers = tuple(range(count)) if layers is None else tuple(layers)
-        for layer in self.layers:
-            if not 0 <= layer < count:
-                raise IndexError(f"layers names layer {layer}; the model has layers 0 to {count - 1}")
+        self.layers = self.parts.chosen(layers)
         self.sites = tuple(sites)
         self.path: Path | None = None
         """The file that this was saved to or loaded from."""

@@ -95,7 +95,7 @@ class Session:
     def _install(self) -> None:
         def start(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
             self._turn.clear()
-            self.begin(_past(kwargs))
+            self.begin(tokens_before(kwargs))
 
         self._handles.append(self.parts.root.register_forward_pre_hook(start, with_kwargs=True))
         installed: set[tuple[nn.Module, str]] = set()
@@ -188,10 +188,15 @@ def _output(edit: Callable[[Tensor], Tensor], out: Any) -> Any:
     raise TypeError(f"there is no tensor to edit in what the module gives, {type(out).__name__}")
 
 
-def _past(kwargs: dict[str, Any]) -> int | Tensor:
+def tokens_before(kwargs: dict[str, Any]) -> int | Tensor:
     """Tokens that a pass continues, from the state of one of our models or the cache of transformers."""
     if (state := kwargs.get("state")) is not None:
         seen: Tensor = state.seen
         return seen
+    return tokens_cached(kwargs)
+
+
+def tokens_cached(kwargs: dict[str, Any]) -> int:
+    """Tokens in the cache of transformers that a pass is given, under either of its names."""
     cache = kwargs.get("cache") if kwargs.get("cache") is not None else kwargs.get("past_key_values")
     return int(cache.get_seq_length()) if cache is not None else 0

@@ -29,11 +29,7 @@ class Watch(Session):
     ) -> None:
         super().__init__(model)
         self.stats = named(stats)
-        count = len(self.parts.layers)
-        self.layers = tuple(range(count)) if layers is None else tuple(layers)
-        for layer in self.layers:
-            if not 0 <= layer < count:
-                raise IndexError(f"layers names layer {layer}; the model has layers 0 to {count - 1}")
+        self.layers = self.parts.chosen(layers)
         self.rows = rows
         self.route = route
         self._rows: dict[tuple[str, int], list[Tensor]] = {}

@@ -76,7 +76,7 @@ def _rows(scores: Scores, lse: Tensor, stat: Statistic) -> Float[Tensor, "batch 
     far = _far(stat)
     out = (lse > -torch.inf).to(scores.wide) * far
     for rows, keys in _tiles(scores, *stat.band):
-        distance = _distance(scores, rows, keys)
+        distance = scores.distance(rows, keys)
         inside = (distance >= stat.band[0]) & (distance <= stat.band[1])
         weight = _weights(scores, lse, rows, keys)
         out[:, rows] += (weight * ((stat.phi(distance).to(weight.dtype) - far) * inside)).sum(dim=-1).transpose(1, 2)
@@ -88,7 +88,7 @@ def _columns(scores: Scores, lse: Tensor, stat: ColumnStatistic) -> Float[Tensor
     assert high is not None
     out = scores.key.new_zeros(scores.batch, scores.relation.keys, scores.heads, dtype=scores.wide)
     for rows, keys in _tiles(scores, low, high):
-        distance = _distance(scores, rows, keys)
+        distance = scores.distance(rows, keys)
         weight = _weights(scores, lse, rows, keys) * ((distance >= low) & (distance <= high))
         if scores.rows is not None:
             weight = weight * scores.rows[:, None, rows, None]
@@ -108,24 +108,7 @@ def _tiles(scores: Scores, low: int, high: int) -> list[tuple[slice, slice]]:
     return tiles
 
 
-def _distance(scores: Scores, rows: slice, keys: slice) -> Tensor:
-    device = scores.query.device
-    query = torch.arange(rows.start, rows.stop, device=device) + scores.relation.offset
-    return query[:, None] - torch.arange(keys.start, keys.stop, device=device)
-
-
 def _weights(scores: Scores, lse: Tensor, rows: slice, keys: slice) -> Float[Tensor, "batch heads rows keys"]:
     """Entries of the map."""
-    relation = scores.relation
-    assert isinstance(relation, Runs)
-    query, key = scores.query[:, rows].to(scores.wide), scores.key[:, keys].to(scores.wide)
-    batch, count, heads, _ = query.shape
-    shared = query.reshape(batch, count, key.shape[2], -1, query.shape[3]).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    logits = (shared @ key.permute(0, 2, 3, 1)).reshape(batch, heads, count, -1) * scores.scale
-    if scores.softcap is not None:
-        logits = scores.softcap * torch.tanh(logits / scores.softcap)
-    place = torch.arange(keys.start, keys.stop, device=key.device)
-    start, stop = relation.start[:, :, rows, None], relation.stop[:, :, rows, None]
-    seen = ((place >= start) & (place < stop)).any(dim=1)[:, None]
     norm = lse[:, rows].transpose(1, 2)[..., None]
-    return torch.exp(logits.masked_fill(~seen, -torch.inf) - norm.masked_fill(norm == -torch.inf, 0.0))
+    return torch.exp(scores.logits(rows, keys) - norm.masked_fill(norm == -torch.inf, 0.0))

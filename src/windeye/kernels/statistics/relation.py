@@ -15,6 +15,7 @@ from torch import Tensor
 from windeye.patterns import AxisTable, Bound
 from windeye.patterns.lifetimes import visible
 
+_EVERY = slice(None)
 SLAB = 2**24
 """Entries of a mask that are looked at in one go."""
 
@@ -31,8 +32,8 @@ class Relation(Protocol):
     @property
     def offset(self) -> int: ...
 
-    def visible(self, rows: slice) -> Bool[Tensor, "batch heads rows keys"]:
-        """Whether these queries see the keys; batch and heads are 1 where all are alike."""
+    def visible(self, rows: slice, keys: slice = _EVERY) -> Bool[Tensor, "batch heads rows keys"]:
+        """Whether these queries see these keys; batch and heads are 1 where all are alike."""
         ...
 
 
@@ -79,11 +80,11 @@ class Runs:
         bounds = torch.cat([F.pad(piece, (0, 0, 0, most - piece.shape[2])) for piece in pieces], dim=-1).to(device)
         return cls(bounds[0], bounds[1], keys, offset)
 
-    def visible(self, rows: slice) -> Bool[Tensor, "batch 1 rows keys"]:
+    def visible(self, rows: slice, keys: slice = _EVERY) -> Bool[Tensor, "batch 1 rows keys"]:
         """As `Relation.visible`."""
-        key = torch.arange(self.keys, device=self.start.device)
+        key = torch.arange(self.keys, device=self.start.device)[keys]
         start, stop = self.start[:, :, rows, None], self.stop[:, :, rows, None]
-        seen = torch.zeros(start.shape[0], start.shape[2], self.keys, dtype=torch.bool, device=key.device)
+        seen = torch.zeros(start.shape[0], start.shape[2], len(key), dtype=torch.bool, device=key.device)
         for run in range(start.shape[1]):
             seen |= (key >= start[:, run]) & (key < stop[:, run])
         return seen[:, None]
@@ -132,9 +133,9 @@ class Masked:
     def keys(self) -> int:
         return self.mask.shape[3]
 
-    def visible(self, rows: slice) -> Bool[Tensor, "batch heads rows keys"]:
+    def visible(self, rows: slice, keys: slice = _EVERY) -> Bool[Tensor, "batch heads rows keys"]:
         """As `Relation.visible`."""
-        return self.mask[:, :, rows]
+        return self.mask[:, :, rows, keys]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +151,17 @@ class LiveKeys:
     def keys(self) -> int:
         return self.expiry.shape[-1]
 
-    def visible(self, rows: slice) -> Bool[Tensor, "batch heads rows keys"]:
+    def visible(self, rows: slice, keys: slice = _EVERY) -> Bool[Tensor, "batch heads rows keys"]:
         """As `Relation.visible`."""
-        seen = visible(self.expiry, self.queries)[:, :, rows]
-        return seen if self.hidden is None else seen & ~self.hidden[:, None, None]
+        seen = visible(self.expiry, self.queries)[:, :, rows, keys]
+        return seen if self.hidden is None else seen & ~self.hidden[:, None, None, keys]
+
+
+def seen_at_all(relation: Relation) -> Bool[Tensor, "batch keys"]:
+    """Keys that some query sees, of any head."""
+    if isinstance(relation, Runs):
+        return relation.seen_by(None) > 0
+    return relation.visible(slice(0, relation.queries)).any(dim=2).any(dim=1)
 
 
 def _disjoint(tables: list[AxisTable], queries: int) -> tuple[Int32[Tensor, "runs queries"], Int32[Tensor, ...]]:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from windeye.kernels.statistics.relation import Relation
+
+_EVERY = slice(None)
 
 ScoreEdit = Callable[[Tensor, slice], Tensor]
 """From the logits [batch, heads, rows, keys] of some rows, ``-inf`` where nothing is seen, and which rows these are, to
@@ -54,9 +56,9 @@ class Scores:
         leaves = (self.query, self.key, self.sink_logits, self.bias)
         return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves)
 
-    def logits(self, rows: slice) -> Float[Tensor, "batch heads rows keys"]:
-        """The logits of some rows, ``-inf`` where a key is not seen."""
-        query, key = self.query[:, rows].to(self.wide), self.key.to(self.wide)
+    def logits(self, rows: slice, keys: slice = _EVERY) -> Float[Tensor, "batch heads rows keys"]:
+        """The logits of some rows, or of some keys of them; ``-inf`` where a key is not seen."""
+        query, key = self.query[:, rows].to(self.wide), self.key[:, keys].to(self.wide)
         batch, count, heads, _ = query.shape
         kv_heads = key.shape[2]
         # Query heads that share keys are rows of one product.
@@ -65,16 +67,17 @@ class Scores:
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         if self.bias is not None:
-            logits = logits + (self.bias if self.bias.shape[2] == 1 else self.bias[:, :, rows]).to(self.wide)
-        logits = logits.masked_fill(~self.relation.visible(rows), -torch.inf)
+            bias = self.bias if self.bias.shape[2] == 1 else self.bias[:, :, rows]
+            logits = logits + (bias if bias.shape[3] == 1 else bias[..., keys]).to(self.wide)
+        logits = logits.masked_fill(~self.relation.visible(rows, keys), -torch.inf)
         for edit in self.edits:
             logits = edit(logits, rows)
         return logits
 
-    def distance(self, rows: slice) -> Tensor:
-        """Query position minus key position, int [rows, keys]."""
+    def distance(self, rows: slice, keys: slice = _EVERY) -> Int[Tensor, "rows keys"]:
+        """Query position minus key position."""
         query = torch.arange(rows.start, rows.stop, device=self.query.device) + self.relation.offset
-        return query[:, None] - torch.arange(self.relation.keys, device=self.query.device)
+        return query[:, None] - torch.arange(self.relation.keys, device=self.query.device)[keys]
 
     def counting(self, rows: Bool[Tensor, "batch queries"] | None) -> Scores:
         """The same scores, of which only these queries count in columns."""

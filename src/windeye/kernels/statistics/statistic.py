@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from windeye.kernels.statistics.relation import Runs
+from windeye.kernels.statistics.relation import seen_at_all
 
 if TYPE_CHECKING:
     from windeye.kernels.statistics.scores import Scores
@@ -263,7 +263,7 @@ class SinkMass(KeyStatistic):
         at_least("count", self.count, 1)
 
     def features(self, scores: Scores) -> Float[Tensor, "batch keys 1"]:
-        seen = seen_at_all(scores)
+        seen = seen_at_all(scores.relation)
         return (seen & (seen.long().cumsum(dim=-1) <= self.count))[..., None].to(scores.wide)
 
 
@@ -306,13 +306,6 @@ class SpanMass(KeyStatistic):
     def features(self, scores: Scores) -> Float[Tensor, "batch keys spans"]:
         spans = self.spans if self.several else self.spans[:, None]
         return spans.transpose(1, 2).to(scores.query.device, scores.wide)
-
-
-def seen_at_all(scores: Scores) -> Bool[Tensor, "batch keys"]:
-    """Keys that some query sees, of any head."""
-    if isinstance(scores.relation, Runs):
-        return scores.relation.seen_by(None) > 0
-    return scores.relation.visible(slice(0, scores.relation.queries)).any(dim=2).any(dim=1)
 
 
 def at_least(name: str, value: int, least: int) -> None:
