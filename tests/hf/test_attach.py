@@ -130,6 +130,26 @@ def test_edits_equal_eager_attention_by_hand(family):
         close(chosen["z", layer], truth)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "gpt2", "gpt_oss", "bert"])
+def test_a_bias_of_keys_over_all_rows_equals_eager_attention_by_hand(family):
+    """Where it runs as one more channel, and where caps or sinks forbid that."""
+    inputs = prompts(9, 9)
+    model = build(family, native(family))
+    with attach(model) as handle:
+        layer = len(handle.parts.layers) - 1
+        edit = KeyBias(1.5, Keys.at(0, 3), where=Where(layers=(layer,)))
+        with handle.steer([edit]), handle.record(["v", "z"]) as edited:
+            logits(model, inputs)
+    maps = maps_of(family, inputs)[layer].double()
+    value = edited["v", layer].double()
+    value = value.repeat_interleave(4 // value.shape[2], dim=2)
+    factor = torch.ones(9, dtype=torch.float64)
+    factor[[0, 3]] = torch.tensor(1.5).double().exp()
+    weights = maps * factor
+    weights = weights / (weights.sum(-1, keepdim=True) + 1 - maps.sum(-1, keepdim=True))
+    close(edited["z", layer], torch.einsum("bhqk,bkhd->bqhd", weights, value))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "mistral"])
 def test_steered_generation_equals_steered_passes(family):
     """Greedy tokens, chosen one by one from full passes without a cache, are those of generate."""

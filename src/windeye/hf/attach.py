@@ -118,6 +118,8 @@ class Handle:
         call = AttentionCall(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale, relation, run,
             options.get("softcap"), options.get("s_aux"), bias, start,
+            # Wider calls go to torch's attention, which knows neither of these.
+            takes_channels=all(options.get(name) is None for name in ("softcap", "s_aux", "position_bias")),
         )  # fmt: skip
         return attention(module, call), weights[0]
 

@@ -37,6 +37,8 @@ class AttentionCall:
     sink_logits: Float[Tensor, " heads"] | None = None
     bias: Float[Tensor, "batch heads queries keys"] | None = None
     key_start: int | Int[Tensor, " batch"] = 0
+    takes_channels: bool = True
+    """Whether ``run`` is right for queries, keys and values of more channels than the model's own."""
 
     @cached_property
     def relation(self) -> Relation:
@@ -129,7 +131,7 @@ def _edited(call: AttentionCall, edits: Sequence[RowEdit]) -> Tensor:
     # So few rows that computing them again is cheaper than a wider pass.
     few = int(rows.sum()) * 8 <= call.query.shape[1]
     sums = [edit.additive for edit in edits if edit.additive is not None]
-    if len(sums) == len(edits) and call.softcap is None and not few:
+    if len(sums) == len(edits) and call.takes_channels and not few:
         return _with_extra_channels(call, sums)
     heads = sorted({head for edit in edits for head in edit.heads})
     everything = bool(rows.all()) and len(heads) == call.query.shape[2]
