@@ -60,9 +60,7 @@ def attend(
     seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The registered operator; its numbers come from `forward` and `backward` below."""
-    spec, tables = problem.pattern.spec, list(problem.pattern.tables)
-    options = (problem.scale, problem.dropout_p, name)
-    return operator.attend(query, key, value, bias, key_padding, seed, spec, tables, *options)
+    return operator.attend_by(name, problem, query, key, value, bias, key_padding, seed)
 
 
 def forward(

@@ -52,10 +52,7 @@ def attend(
     choices = pattern.planes.shape[1]
     if choices > problem.kv_heads:
         key, value = (t.repeat_interleave(choices // problem.kv_heads, dim=-2) for t in (key, value))
-    tables = list(pattern.tables)
-    return operator.attend(
-        query, key, value, bias, key_padding, seed, pattern.spec, tables, problem.scale, problem.dropout_p, name
-    )
+    return operator.attend_by(name, problem, query, key, value, bias, key_padding, seed)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,24 @@ def _problem(
     )
 
 
+def attend_by(
+    kernel: str,
+    problem: Problem,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_padding: torch.Tensor | None,
+    seed: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator, on the kernel of this name."""
+    pattern = problem.pattern
+    return attend(
+        query, key, value, bias, key_padding, seed, pattern.spec, list(pattern.tables), problem.scale,
+        problem.dropout_p, kernel,
+    )  # fmt: skip
+
+
 @torch.library.custom_op("windeye::attend", mutates_args=())
 def attend(
     query: torch.Tensor,
