@@ -7,6 +7,7 @@ from windeye.models.vision.cost import Cost, cost
 from windeye.models.vision.cswin import cswin
 from windeye.models.vision.deformable import DeformableSpec
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
+from windeye.models.vision.files import load_backbone, save_backbone
 from windeye.models.vision.litv2 import litv2
 from windeye.models.vision.nat import nat
 from windeye.models.vision.reduction import ReductionSpec
@@ -33,7 +34,9 @@ __all__ = [
     "cswin",
     "entry",
     "litv2",
+    "load_backbone",
     "nat",
+    "save_backbone",
     "swin",
     "vitae",
     "vsa_swin",
