@@ -130,6 +130,20 @@ class TestLearning:
         assert rows[-1]["loss"] < 0.5 < rows[0]["loss"]
         assert score(model, [pictures(1000)])["accuracy"] > 0.8
 
+    def test_another_objective_is_made_small(self):
+        model = nn.Linear(3, 2)
+
+        def doubled(step):
+            inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
+            return inputs, 2 * inputs[:, :2]
+
+        def distance(model, inputs, targets):
+            return (model(inputs) - targets).square().mean()
+
+        rows = fit(model, doubled, steps=150, optimiser=AdamW(rate=0.1, weight_decay=0), objective=distance)
+        assert rows[-1]["loss"] < 1e-3 * rows[0]["loss"]
+        assert torch.allclose(model.weight, 2 * torch.eye(2, 3), atol=0.05)
+
     def test_bf16_computes_in_bf16_and_keeps_float32_weights(self):
         seen = []
         model = reader()
@@ -231,6 +245,14 @@ class TestResuming:
         (tmp_path / "checkpoint.new").mkdir()
         (tmp_path / "checkpoint.new" / "model.safetensors").write_bytes(b"half")
         assert fit(reader(), batches, steps=4, folder=tmp_path) == expected
+
+    def test_another_objective_is_another_run(self, tmp_path):
+        def surprise(model, tokens, targets):
+            return functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+
+        fit(reader(), batches, steps=2, folder=tmp_path)
+        with pytest.raises(ValueError, match=r"other settings: objective None \(now .*surprise\)"):
+            fit(reader(), batches, steps=2, folder=tmp_path, objective=surprise)
 
     @pytest.mark.parametrize(
         ("change", "says"),

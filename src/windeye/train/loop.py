@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from windeye.train.checkpoint import Folder
 from windeye.train.history import STEP_NAMES, Row
 from windeye.train.interrupt import Interrupt
 from windeye.train.optimiser import AdamW, Cosine
-from windeye.train.training import PRECISIONS, Precision, prepared
+from windeye.train.training import PRECISIONS, Objective, Precision, cross_entropy, prepared
 
 _ADAMW, _COSINE = AdamW(), Cosine()
 
@@ -28,6 +28,7 @@ def fit(
     steps: int,
     optimiser: AdamW = _ADAMW,
     schedule: Cosine = _COSINE,
+    objective: Objective = cross_entropy,
     precision: Precision = "no",
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     every: int | None = None,
@@ -35,7 +36,8 @@ def fit(
     folder: Path | str | None = None,
     progress: bool | Callable[[float], None] = True,
 ) -> list[Row]:
-    """Train a model to predict the targets of its batches, by the mean cross-entropy over judged positions.
+    """Train a model to predict the targets of its batches, by the mean cross-entropy over judged positions, or to make
+    another objective small.
 
     Trains on the device that the model is on. Under ``torchrun`` or ``accelerate launch`` every process takes batches
     of its own, process ``r`` of ``p`` in step ``s`` (from 0) ``batches(s * p + r)``, and gradients are averaged.
@@ -47,6 +49,8 @@ def fit(
         steps: how many optimiser steps in all.
         optimiser: rate, betas, weight decay and clipping.
         schedule: the course of the rate over the steps.
+        objective: ``objective(model, tokens, targets)`` gives the loss of a batch, whatever its two tensors are. It must
+            call the model that it is handed, or processes do not share their gradients.
         precision: "bf16" and "fp16" compute under autocast, weights stay as they are; "fp16" needs a GPU.
         evaluate: called with the model in evaluation mode, without gradients; its numbers join the row of the step.
             What it draws from torch's generators changes nothing: training goes on as if it had not been called.
@@ -57,8 +61,9 @@ def fit(
         progress: draw a bar with the time left on a terminal, or call a function with the share that is done.
 
     Returns:
-        One row per step: ``step`` (from 1), ``loss`` (nats), ``rate``, ``gradient_norm`` (before clipping), and what
-        ``evaluate`` gave. ``history.jsonl`` in the folder holds the same rows.
+        One row per step: ``step`` (from 1), ``loss`` (cross-entropy in nats, or the objective), ``rate``,
+        ``gradient_norm`` (before clipping), and what ``evaluate`` gave. ``history.jsonl`` in the folder holds the same
+        rows.
 
     Raises:
         NonFinite: a loss or gradient is NaN or infinite; names the step. The folder keeps its last checkpoint.
@@ -79,6 +84,8 @@ def fit(
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
     settings = asdict(optimiser) | asdict(schedule) | {"steps": steps, "precision": precision, "model": _shapes(model)}
+    if objective is not cross_entropy:
+        settings["objective"] = _named(objective)
 
     def due(step: int) -> bool:
         return step == steps or (every is not None and step % every == 0)
@@ -86,7 +93,11 @@ def fit(
     def satisfied(row: Row) -> bool:
         return until is not None and row.keys() > STEP_NAMES and until(row)
 
-    with prepared(model, optimiser, precision) as training, Interrupt() as interrupt, _told(progress) as tell:
+    with (
+        prepared(model, optimiser, precision, objective) as training,
+        Interrupt() as interrupt,
+        _told(progress) as tell,
+    ):
         store = None if folder is None else Folder(Path(folder), settings, training.accelerator)
         rows = [] if store is None else store.resume()
         while len(rows) < steps and not (rows and satisfied(rows[-1])):
@@ -106,6 +117,13 @@ def fit(
                 raise KeyboardInterrupt(f"interrupted after step {step} of {steps}{kept}")
         tell(1.0)
     return rows
+
+
+def _named(objective: Objective) -> str:
+    """What tells an objective from others, the same in the next process."""
+    if is_dataclass(objective):
+        return repr(objective)
+    return getattr(objective, "__qualname__", type(objective).__qualname__)
 
 
 def _shapes(model: nn.Module) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from windeye.data.sequences import IGNORED, BatchSource
 from windeye.train.extra import required
@@ -19,6 +19,15 @@ from windeye.train.optimiser import AdamW
 
 Precision = Literal["no", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
+
+
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""What is made small: a number from the model and the two tensors of a batch."""
+
+
+def cross_entropy(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy in nats over judged positions."""
+    return token_loss(logits_of(model(tokens)), targets)
 
 
 class NonFinite(ArithmeticError):
@@ -33,6 +42,7 @@ class Training:
     model: nn.Module
     optimiser: Any
     clip: float | None
+    objective: Objective = cross_entropy
 
     @property
     def device(self) -> torch.device:
@@ -47,11 +57,13 @@ class Training:
         """
         accelerator = self.accelerator
         tokens, targets = batches((number - 1) * accelerator.num_processes + accelerator.process_index)
-        loss = token_loss(logits_of(self.model(tokens.to(self.device))), targets.to(self.device))
+        loss = self.objective(self.model, tokens.to(self.device), targets.to(self.device))
         mean = float(accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(mean):
-            judged = int((targets != IGNORED).sum())
-            raise NonFinite(f"the loss of step {number} is {mean} (rate {rate:.3g}, {judged} judged positions)")
+            told = f"rate {rate:.3g}"
+            if self.objective is cross_entropy:
+                told += f", {int((targets != IGNORED).sum())} judged positions"
+            raise NonFinite(f"the loss of step {number} is {mean} ({told})")
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad()
@@ -87,7 +99,9 @@ class Training:
 
 
 @contextmanager
-def prepared(model: nn.Module, optimiser: AdamW, precision: Precision) -> Iterator[Training]:
+def prepared(
+    model: nn.Module, optimiser: AdamW, precision: Precision, objective: Objective = cross_entropy
+) -> Iterator[Training]:
     """Put a model in training mode and into Accelerate's hands; give it back as it was, but for its weights.
 
     Raises:
@@ -108,7 +122,7 @@ def prepared(model: nn.Module, optimiser: AdamW, precision: Precision) -> Iterat
         # One process stays on the model's device; of several each gets its own.
         placed = accelerator.num_processes > 1
         wrapped, optim = accelerator.prepare(model.train(), optim, device_placement=[placed, placed])
-        yield Training(accelerator, wrapped, optim, optimiser.clip)
+        yield Training(accelerator, wrapped, optim, optimiser.clip, objective)
     finally:
         for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
             vars(model).pop(name, None)
