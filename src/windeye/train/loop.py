@@ -49,8 +49,8 @@ def fit(
         steps: how many optimiser steps in all.
         optimiser: rate, betas, weight decay and clipping.
         schedule: the course of the rate over the steps.
-        objective: ``objective(model, tokens, targets)`` gives the loss of a batch, whatever its two tensors are. It must
-            call the model that it is handed, or processes do not share their gradients.
+        objective: ``objective(model, tokens, targets)`` gives the loss of a batch, whatever its two tensors are. It
+            must call the model that it is handed, or processes do not share their gradients.
         precision: "bf16" and "fp16" compute under autocast, weights stay as they are; "fp16" needs a GPU.
         evaluate: called with the model in evaluation mode, without gradients; its numbers join the row of the step.
             What it draws from torch's generators changes nothing: training goes on as if it had not been called.
