@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from windeye.bench import hilo
-from windeye.nn.mixers import WindowMixer
+from windeye.bench.textbook import textbook
 
 PUBLISHED = {  # hilo spec, the speed benchmark: millions of parameters and of multiply-adds
     "full": (2.36, 521.4), "spatial reduction by 2": (4.72, 419.4), "windows of 7": (2.36, 477.2),
@@ -16,7 +16,7 @@ PUBLISHED = {  # hilo spec, the speed benchmark: millions of parameters and of m
 def test_the_textbook_form_is_the_same_layer(name):
     layer = hilo.LAYERS[name](48, 6).double()
     x = torch.randn(2, 14, 14, 48, dtype=torch.float64, requires_grad=True)
-    ours, theirs = layer(x), hilo.textbook(layer)(x)
+    ours, theirs = layer(x), textbook(layer)(x)
     torch.testing.assert_close(theirs, ours, rtol=1e-10, atol=1e-12)
     gradients = [torch.autograd.grad(out.square().sum(), x)[0] for out in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-11)
@@ -27,15 +27,6 @@ def test_costs_are_those_of_the_published_table(name):
     """Spatial reduction is published with 0.2 million more, for its norm."""
     costs = hilo.costs(hilo.LAYERS[name](768, 12), 14)
     assert (round(costs["parameters"] / 1e6, 2), round(costs["multiply_adds"] / 1e6, 1)) == PUBLISHED[name]
-
-
-@pytest.mark.parametrize(
-    ("mixer", "size", "match"),
-    [(WindowMixer(8, 2, 3), 6, "without bias tables"), (WindowMixer(8, 2, 4, bias_table=False), 6, "divide the map")],
-)
-def test_what_has_no_textbook_form_is_refused(mixer, size, match):
-    with pytest.raises(ValueError, match=match):
-        hilo.textbook(mixer)(torch.randn(1, size, size, 8))
 
 
 def test_a_case_is_measured_both_ways_and_becomes_rows(monkeypatch):

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,18 +16,17 @@ import torch
 from torch import Tensor
 
 from windeye.bench.table import ratio
+from windeye.bench.textbook import textbook
 from windeye.bench.timing import compare
 from windeye.nn.mixers import (
     FullMixer,
     HiLoMixer,
-    Plan,
     SpatialReductionMixer,
     StripeMixer,
     TokenMixer,
     WindowMixer,
 )
-from windeye.nn.mixers.plan import blocks_as_groups, multiply_adds
-from windeye.patterns import Blocks, Full
+from windeye.nn.mixers.plan import multiply_adds
 
 PASSES = 30
 MOST_SECONDS = 300.0
@@ -108,50 +106,6 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
                 )
             )
     return table
-
-
-def textbook(mixer: TokenMixer) -> TokenMixer:
-    """The same layer with maps of weights in memory: product, softmax, product.
-
-    Example:
-        >>> layer, x = HiLoMixer(48, heads=4), torch.randn(2, 6, 8, 48)
-        >>> torch.allclose(textbook(layer)(x), layer(x), atol=1e-6)
-        True
-    """
-
-    def outputs(_x: Tensor, plans: tuple[Plan, ...]) -> Tensor:
-        parts = [_maps(plan) for plan in plans]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
-
-    twin = copy.deepcopy(mixer)
-    twin.outputs = outputs  # type: ignore[method-assign, assignment]
-    return twin
-
-
-def _maps(plan: Plan) -> Tensor:
-    """
-    Raises:
-        ValueError: a bias table, or windows that do not divide the map.
-    """
-    query, key, value = plan.query, plan.key, plan.value
-    if plan.bias is not None:
-        raise ValueError("the textbook form is of layers without bias tables")
-    if isinstance(plan.relation, Blocks):
-        groups = blocks_as_groups(plan.relation, (query.shape[1], query.shape[2]), query.device)
-        if groups.absent is not None:
-            raise ValueError("the textbook form is of windows that divide the map")
-        out = _softmax(groups.split(query), groups.resample(key), groups.resample(value), plan.scale)
-        return groups.join(out)
-    if not isinstance(plan.relation, Full):
-        raise ValueError(f"no textbook form of {plan.relation} is written here")
-    return _softmax(query[:, None], key[:, None], value[:, None], plan.scale)[:, 0]
-
-
-def _softmax(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """[batch, groups, rows, columns, heads, width], all tokens of a group with each other."""
-    q, k, v = (t.flatten(2, 3).transpose(2, 3) for t in (query, key, value))
-    weights = (q @ k.transpose(-2, -1) * scale).softmax(-1)
-    return (weights @ v).transpose(2, 3).reshape(*query.shape[:-1], value.shape[-1])
 
 
 def costs(mixer: TokenMixer, side: int) -> dict[str, int]:

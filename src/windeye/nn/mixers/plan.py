@@ -251,7 +251,7 @@ def fused_groups(
     if by_torch:
         mask = None if absent is None else ~absent.flatten(1)[:, None, None]
         if bias is not None:
-            spread = _spread(bias, tuple(query.shape[1:-2])).to(query.dtype)
+            spread = bias_of_pairs(bias, tuple(query.shape[1:-2])).to(query.dtype)
             mask = spread if mask is None else spread.expand(len(query), -1, -1, -1).masked_fill(~mask, -torch.inf)
         q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
@@ -262,7 +262,9 @@ def fused_groups(
     return out.reshape(shape)
 
 
-def _spread(table: Float[Tensor, "heads *offsets"], cells: tuple[int, ...]) -> Float[Tensor, "heads cells cells_kv"]:
+def bias_of_pairs(
+    table: Float[Tensor, "heads *offsets"], cells: tuple[int, ...]
+) -> Float[Tensor, "heads cells cells_kv"]:
     """The relative table as a number per pair."""
     return table.flatten(1)[:, _offsets(cells, tuple(table.shape[1:]), table.device)]
 
