@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from windeye.cli.arguments import bad_input
+
+if TYPE_CHECKING:
+    from windeye.compare.page import Shown
+    from windeye.compare.parts import Result
+    from windeye.report import Budget
 
 INTERRUPTED = 130
 
@@ -35,65 +42,78 @@ def sequence(
     What is finished is kept in the report's folder: after Ctrl-C the same command goes on, and parts that were run
     before stay in the report.
     """
+    from windeye.compare.sequence.page import SHOWN
+    from windeye.compare.sequence.run import run
+
+    words = _words(arms=arms, seeds=seeds, budget=budget, parts=parts)
+    work = partial(
+        run, _listed(arms), _listed(parts) or [], budget=_checked(budget), seeds=seeds, device=device, folder=out,
+        command=f"windeye compare sequence {words}",
+    )  # fmt: skip
+    _report(work, SHOWN, out, as_json=as_json, open_report=open_report)
+
+
+def _report(run: Callable[..., Result], shown: Shown, out: Path, *, as_json: bool, open_report: bool) -> None:
+    """Run a comparison under a bar, write its report and print it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from windeye.compare.page import save
-    from windeye.compare.sequence import sequence as run
     from windeye.data import AssetUnavailable
-    from windeye.report import BUDGETS
 
-    words = [f"--arms {arms}"] if arms is not None else []
-    words += [f"--seeds {seeds}"] if seeds is not None else []
-    command = " ".join(["windeye compare sequence", *words, f"--budget {budget} --parts {parts}"])
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with bad_input():
-        if budget not in BUDGETS:
-            raise ValueError(f"--budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
         try:
             with Progress(*columns, console=console, transient=True) as bar:
                 task = bar.add_task("compare", total=1.0)
-                result = run(
-                    _listed(arms), _listed(parts) or [], budget=budget, seeds=seeds, device=device, folder=out,
-                    command=command,
-                    progress=lambda name, share: bar.update(task, description=name[:48], completed=share),
-                )  # fmt: skip
+                result = run(progress=lambda name, share: bar.update(task, description=name[:48], completed=share))
         except KeyboardInterrupt:
             console.print(f"stopped; what is finished is kept in {out}, run again to go on")
             raise typer.Exit(INTERRUPTED) from None
         except AssetUnavailable as error:
             raise ValueError(str(error)) from error
-    json_path, html_path = save(result, out)
+    json_path, html_path = save(result, out, shown)
     if as_json:
         typer.echo(json_path.read_text())
     else:
-        _print(result, html_path)
+        _print(result, shown, html_path)
     if open_report:
         typer.launch(str(html_path))
+
+
+def _words(**options: object) -> str:
+    """Options as they are typed, those that were left away left away."""
+    return " ".join(f"--{name} {value}" for name, value in options.items() if value is not None)
+
+
+def _checked(budget: str) -> Budget:
+    from windeye.report import BUDGETS
+
+    with bad_input():
+        if budget not in BUDGETS:
+            raise ValueError(f"--budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
+    return budget
 
 
 def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _print(result: dict[str, Any], html_path: Path) -> None:
+def _print(result: Result, shown: Shown, html_path: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from windeye.compare.sequence import PARTS
-    from windeye.compare.tables import table
-
     console = Console()
-    for part in PARTS:
+    for part in shown.headings:
         if part in result["parts"]:
-            columns, rows = table(part, result["parts"][part])
-            shown = Table(box=None, pad_edge=False, title=part, title_justify="left")
+            columns, rows = shown.table(part, result["parts"][part])
+            table = Table(box=None, pad_edge=False, title=part, title_justify="left")
             for place, column in enumerate(columns):
-                shown.add_column(column, justify="right" if place else "left")
+                table.add_column(column, justify="right" if place else "left")
             for row in rows:
-                shown.add_row(*row)
-            console.print(shown)
+                table.add_row(*row)
+            console.print(table)
     console.print(f"report: {html_path}")
 
 

@@ -1,48 +1,53 @@
-"""The comparison as files: JSON for machines, a page for people."""
+"""A comparison as files: JSON for machines, a page for people."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from windeye.compare.figures import picture
-from windeye.compare.sequence import PARTS, Result
-from windeye.compare.tables import table
-from windeye.report import html
-
-TITLES = {
-    "recall": "Recall",
-    "language": "Text",
-    "throughput": "Speed",
-}
+from windeye.compare.parts import Result
+from windeye.compare.tables import Table
+from windeye.report import Picture, html
 
 
-def page(result: Result) -> str:
-    """A self-contained page: of each part the picture, the table, and where the numbers are from."""
+@dataclass(frozen=True)
+class Shown:
+    """How a comparison is shown: its title, the headings of its parts in order, and a part's pictures and table."""
+
+    title: str
+    headings: dict[str, str]
+    pictures: Callable[[str, Result], Sequence[Picture]]
+    table: Callable[[str, Result], Table]
+
+
+def page(result: Result, shown: Shown) -> str:
+    """A self-contained page: of each part the pictures, the table, and where the numbers are from."""
     pieces = [html.table(("mechanism", "is"), list(result["arms"].items()))]
-    for part in PARTS:
+    for part, heading in shown.headings.items():
         if part in result["parts"]:
             found = result["parts"][part]
             pieces += [
-                html.heading(TITLES[part]),
-                html.picture(picture(part, found)),
-                html.table(*table(part, found)),
+                html.heading(heading),
+                *map(html.picture, shown.pictures(part, found)),
+                html.table(*shown.table(part, found)),
                 html.paragraph(f"{found['date']}, budget {found['budget']}, {len(found['seeds'])} seeds", quiet=True),
                 f"<pre>{escape(found['command'])}</pre>",
                 html.facts(found["machine"]),
                 html.facts(found["versions"]),
             ]
-    return html.page("Sequence mixers side by side", pieces)
+    return html.page(shown.title, pieces)
 
 
-def save(result: Result, folder: Path) -> tuple[Path, Path]:
+def save(result: Result, folder: Path, shown: Shown) -> tuple[Path, Path]:
     """Write ``report.json`` and ``report.html``, whole or not at all; parts of an earlier result there are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, html_path = folder / "report.json", folder / "report.html"
     if json_path.is_file():
         result = joined(json.loads(json_path.read_text()), result)
-    for path, text in ((json_path, json.dumps(result, indent=1) + "\n"), (html_path, page(result))):
+    for path, text in ((json_path, json.dumps(result, indent=1) + "\n"), (html_path, page(result, shown))):
         partial = path.with_suffix(".partial")
         partial.write_text(text)
         partial.replace(path)

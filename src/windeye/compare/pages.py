@@ -1,4 +1,4 @@
-"""The page of the comparison shows what `benchmarks/` holds: `make tables` writes it, a test keeps it so."""
+"""The page of the comparisons shows what `benchmarks/` holds: `make tables` writes it, a test keeps it so."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from windeye.bench.table import between, grid
-from windeye.compare.figures import picture
-from windeye.compare.sequence import PARTS, Result
-from windeye.compare.tables import table
+from windeye.compare.page import Shown
+from windeye.compare.parts import Result
+from windeye.compare.sequence import page as sequence
 
 IMAGES = Path("docs") / "images"
+SHOWN: dict[str, Shown] = {"sequence": sequence.SHOWN}
+"""Comparisons by their name in files."""
 
 
-def committed(root: Path) -> Result:
-    """The last comparison that was committed in a checkout."""
-    result: Result = json.loads((root / "benchmarks" / "compare-sequence.json").read_text())
-    return result
+def committed(root: Path) -> dict[str, Result]:
+    """The last comparisons that were committed in a checkout."""
+    return {name: json.loads((root / "benchmarks" / f"compare-{name}.json").read_text()) for name in SHOWN}
 
 
-def comparison(text: str, result: Result) -> str:
-    """The page with the arms and the table of every part between its marks.
+def comparison(text: str, result: Result, shown: Shown) -> str:
+    """The page with the arms of a comparison and the table of every part between their marks.
 
     Raises:
         ValueError: the marks are missing.
     """
+    name = result["comparison"]
     arms = grid(("mechanism", "is"), list(result["arms"].items()))
-    text = between(text, arms, "<!-- arms -->", "<!-- end of arms -->")
-    for part in PARTS:
+    text = between(text, arms, f"<!-- {name} -->", f"<!-- end of {name} -->")
+    for part in shown.headings:
         if part in result["parts"]:
             found = result["parts"][part]
-            inner = f"{grid(*table(part, found))}\n\n{source(found)}"
+            inner = f"{grid(*shown.table(part, found))}\n\n{source(found)}"
             text = between(text, inner, f"<!-- {part} -->", f"<!-- end of {part} -->")
     return text
 
@@ -48,11 +50,14 @@ def source(found: dict[str, Any]) -> str:
 
 def write(root: Path) -> None:
     """Bring the page and its pictures up to date."""
-    result = committed(root)
     page = root / "docs" / "compare.md"
-    page.write_text(comparison(page.read_text(), result))
-    for part, found in result["parts"].items():
-        (root / IMAGES / f"compare-{part}.svg").write_text(picture(part, found).content)
+    for name, result in committed(root).items():
+        shown = SHOWN[name]
+        page.write_text(comparison(page.read_text(), result, shown))
+        for part, found in result["parts"].items():
+            for place, picture in enumerate(shown.pictures(part, found)):
+                which = f"-{place + 1}" if place else ""
+                (root / IMAGES / f"compare-{part}{which}.svg").write_text(picture.content)
 
 
 if __name__ == "__main__":

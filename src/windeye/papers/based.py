@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from windeye.compare.figures import mark, over_state
 from windeye.compare.pieces import Pieces
-from windeye.compare.recall import ArmRecall, RecallPlan, cost, recall
+from windeye.compare.sequence.figures import mark, over_state
+from windeye.compare.sequence.recall import ArmRecall, RecallPlan, cost, recall
 from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, LightningSpec, MixerSpec, ProductConvolutionSpec, TaylorSpec
 from windeye.papers.experiment import Budget, Run, one_thread

@@ -49,5 +49,7 @@ def sources(card: Card, package: Path = PACKAGE) -> list[Path]:
     papers = package / "papers"
     others = {other.module for other in cards().values()} - {card.module}
     own = [path for path in papers.rglob("*.py") if Path(path.relative_to(papers).parts[0]).stem not in others]
-    shared = [path for folder in ("compare", "kernels") for path in (package / folder).rglob("*.py")]
+    compare = package / "compare"
+    # No paper stands on the comparison of vision backbones.
+    shared = [*compare.glob("*.py"), *(compare / "sequence").rglob("*.py"), *(package / "kernels").rglob("*.py")]
     return sorted((*own, *shared))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from windeye.compare.figures import mark
 from windeye.compare.pieces import Pieces
-from windeye.compare.recall import RecallOutcome, RecallPlan, train_recall
+from windeye.compare.sequence.figures import mark
+from windeye.compare.sequence.recall import RecallOutcome, RecallPlan, train_recall
 from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, MixerSpec, TitansSpec
 from windeye.models.mixers import TitansVariant

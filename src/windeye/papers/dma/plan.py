@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from windeye.compare import RecallPlan
+from windeye.compare.sequence import RecallPlan
 from windeye.data.tasks import MQAR
 from windeye.papers.experiment import Budget
 

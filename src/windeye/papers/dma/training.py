@@ -9,7 +9,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from windeye.compare.recall import Asked, accuracy, asked
+from windeye.compare.sequence.recall import Asked, accuracy, asked
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.memory import TopwCache
@@ -43,7 +43,7 @@ class Outcome(TypedDict):
 
 
 def choose_rate(arm: Arm, plan: Plan, device: str, tell: Tell) -> Choice:
-    """The plan's rate that suits an arm best, as `windeye.compare.choose_rate` chooses it."""
+    """The plan's rate that suits an arm best, as `windeye.compare.sequence.choose_rate` chooses it."""
 
     def run(rate: float, tell: Tell) -> tuple[float, int]:
         _, points, _ = _trained(arm, plan, PILOT, rate, device, tell)
@@ -53,7 +53,7 @@ def choose_rate(arm: Arm, plan: Plan, device: str, tell: Tell) -> Choice:
 
 
 def train(arm: Arm, plan: Plan, seed: int, rate: float, device: str, tell: Tell) -> Outcome:
-    """Train one arm as `windeye.compare.train_recall` does, and look at the trained model.
+    """Train one arm as `windeye.compare.sequence.train_recall` does, and look at the trained model.
 
     Raises:
         ValueError: a seed below 0, on which rates are chosen.

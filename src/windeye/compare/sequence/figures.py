@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from windeye.compare.arms import BASELINE
-from windeye.compare.sequence import Part, Result
+from windeye.compare.parts import Result
+from windeye.compare.sequence.arms import BASELINE
 from windeye.report import Picture
 from windeye.report.figures import COLOURS, as_svg, canvas
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def picture(part: Part, found: Result) -> Picture:
+def picture(part: str, found: Result) -> Picture:
     """The picture of one part of a result."""
     return {"recall": recall, "language": language, "throughput": throughput}[part](found)
 

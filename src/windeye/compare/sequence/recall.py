@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.compare.pieces import Pieces
-from windeye.compare.skeleton import decoder
+from windeye.compare.sequence.skeleton import decoder
 from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, silent, trained
 from windeye.data.sequences import IGNORED, Fresh, Sequences, check_integer
 from windeye.data.tasks import MQAR
@@ -117,7 +117,7 @@ def train_recall(
     """Train one arm and score it on held-out examples.
 
     Args:
-        mixers: the blocks behind the convolution, see `windeye.compare.skeleton.decoder`.
+        mixers: the blocks behind the convolution, see `windeye.compare.sequence.skeleton.decoder`.
         plan: what everything else is.
         seed: of examples and initial weights: equal seeds pair the arms. At least 0.
         device: where it is trained.

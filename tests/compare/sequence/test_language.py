@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from windeye.compare.language import BYTES, LanguagePlan, bits_per_byte, train_language
+from windeye.compare.sequence.language import BYTES, LanguagePlan, bits_per_byte, train_language
 from windeye.data.sequences import Sequences
 from windeye.models import AttentionSpec, LightningSpec
 

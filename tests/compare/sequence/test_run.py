@@ -7,16 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 from windeye.cli.main import app
-from windeye.compare import ARMS, Arm, pages, selected
-from windeye.compare import sequence as comparison
+from windeye.compare import pages
 from windeye.compare.page import page
 from windeye.compare.pieces import Pieces
-from windeye.compare.sequence import PARTS, sequence
-from windeye.compare.tables import table
+from windeye.compare.sequence import ARMS, Arm, selected
+from windeye.compare.sequence.page import SHOWN
+from windeye.compare.sequence.run import PARTS, run
+from windeye.compare.sequence.tables import table
 from windeye.models import MIXERS, DecoderConfig
 from windeye.report import Recorder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def windeye(*words):
@@ -27,7 +28,7 @@ def windeye(*words):
 def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     told = []
-    result = sequence(
+    result = run(
         budget="smoke", folder=folder, command="a command", progress=lambda name, share: told.append((name, share))
     )
     return result, told, folder
@@ -63,10 +64,10 @@ def test_finished_pieces_are_read_back_to_the_bit(smoke, monkeypatch):
         raise AssertionError("done again")
 
     for name in ("train_language", "seconds"):
-        monkeypatch.setattr(comparison, name, never)
+        monkeypatch.setattr(f"windeye.compare.sequence.run.{name}", never)
     for name in ("train_recall", "choose_rate"):
-        monkeypatch.setattr(f"windeye.compare.recall.{name}", never)
-    again = sequence(budget="smoke", folder=smoke[2])
+        monkeypatch.setattr(f"windeye.compare.sequence.recall.{name}", never)
+    again = run(budget="smoke", folder=smoke[2])
     assert numbers(again) == numbers(smoke[0])
 
 
@@ -86,7 +87,7 @@ def test_a_stopped_run_keeps_what_was_finished(tmp_path):
 
 
 def test_the_page_shows_a_picture_and_a_table_of_every_part(smoke):
-    shown = page(smoke[0])
+    shown = page(smoke[0], SHOWN)
     assert shown.count("<svg") == len(PARTS)
     for arm in ARMS.values():
         assert arm.words in shown
@@ -171,18 +172,19 @@ def test_wrong_words_are_answered(words, message, tmp_path):
 
 
 def test_a_part_is_written_between_its_marks_and_says_where_it_is_from(smoke):
-    marks = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in ("arms", *PARTS))
-    text = pages.comparison(marks, smoke[0])
+    marks = "".join(f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in ("sequence", *PARTS))
+    text = pages.comparison(marks, smoke[0], SHOWN)
     assert "old" not in text
     for name, words in smoke[0]["arms"].items():
         assert f"| {name} | {words} |" in text
     assert text.count("`a command`") == len(PARTS)
-    assert pages.comparison(text, smoke[0]) == text
-    with pytest.raises(ValueError, match="marks <!-- arms -->"):
-        pages.comparison("no marks", smoke[0])
+    assert pages.comparison(text, smoke[0], SHOWN) == text
+    with pytest.raises(ValueError, match="marks <!-- sequence -->"):
+        pages.comparison("no marks", smoke[0], SHOWN)
 
 
-def test_the_page_shows_the_committed_comparison():
+def test_the_page_shows_the_committed_comparisons():
     """`make tables` writes it."""
     text = (ROOT / "docs" / "compare.md").read_text()
-    assert pages.comparison(text, pages.committed(ROOT)) == text
+    for name, result in pages.committed(ROOT).items():
+        assert pages.comparison(text, result, pages.SHOWN[name]) == text

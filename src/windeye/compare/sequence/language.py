@@ -11,7 +11,7 @@ from typing import TypedDict
 import torch
 from torch import nn
 
-from windeye.compare.skeleton import decoder
+from windeye.compare.sequence.skeleton import decoder
 from windeye.compare.training import Point, Tell, check_seed, silent, trained
 from windeye.data.sequences import Fresh, Sequences, check_integer
 from windeye.data.text import CORPORA, Text, Windows, corpus
@@ -90,7 +90,7 @@ def train_language(
     """Train one arm and score it on text that it has not seen, in bits per byte.
 
     Args:
-        mixers: the blocks behind the convolution, see `windeye.compare.skeleton.decoder`.
+        mixers: the blocks behind the convolution, see `windeye.compare.sequence.skeleton.decoder`.
         plan: what everything else is.
         seed: of windows and initial weights: equal seeds pair the arms. At least 0.
         device: where it is trained.

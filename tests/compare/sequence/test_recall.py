@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from windeye.compare import RecallPlan, choose_rate, train_recall
-from windeye.compare.recall import Asked, accuracy, asked
-from windeye.compare.skeleton import decoder
+from windeye.compare.sequence import RecallPlan, choose_rate, train_recall
+from windeye.compare.sequence.recall import Asked, accuracy, asked
+from windeye.compare.sequence.skeleton import decoder
 from windeye.compare.training import PILOT, chosen, trained
 from windeye.data.tasks import IGNORED, MQAR
 from windeye.models import AttentionSpec, DecoderLM, ProductConvolutionSpec, TaylorSpec

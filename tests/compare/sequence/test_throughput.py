@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from windeye.compare import ARMS, throughput
-from windeye.compare.throughput import Layers, ThroughputPlan, expected, seconds
+from windeye.compare.sequence import ARMS, throughput
+from windeye.compare.sequence.throughput import Layers, ThroughputPlan, expected, seconds
 
 PLAN = ThroughputPlan(lengths=(16, 32), dim=16, rounds=1, decoded=2)
 

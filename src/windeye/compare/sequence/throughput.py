@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from windeye.bench.timing import Candidate, compare
-from windeye.compare.arms import Arm
+from windeye.compare.sequence.arms import Arm
 from windeye.compare.training import Tell, silent
 from windeye.data.sequences import check_integer
 from windeye.memory import State
@@ -97,7 +97,7 @@ def seconds(
         tell: called with 1 at the end.
 
     Example:
-        >>> from windeye.compare.arms import selected
+        >>> from windeye.compare.sequence.arms import selected
         >>> plan = ThroughputPlan(lengths=(16,), dim=16, rounds=1)
         >>> list(seconds(selected(["window"]), "prefill", 16, plan, []))
         ['softmax', 'window']

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from windeye.compare.arms import Arm, selected
-from windeye.compare.language import LanguagePlan, train_language
+from windeye.compare.parts import Asked, Progress, Result, check_asked, ran
 from windeye.compare.pieces import Pieces
-from windeye.compare.recall import RecallPlan, cost, recall
-from windeye.compare.throughput import WORKS, Seconds, ThroughputPlan, seconds
+from windeye.compare.sequence.arms import Arm, selected
+from windeye.compare.sequence.language import LanguagePlan, train_language
+from windeye.compare.sequence.recall import RecallPlan, cost, recall
+from windeye.compare.sequence.throughput import WORKS, Seconds, ThroughputPlan, seconds
 from windeye.data.sequences import check_integer
 from windeye.data.tasks import MQAR
-from windeye.report import BUDGETS, Budget, Recorder, machine, versions
-from windeye.report.code import PACKAGE, digest
-from windeye.train.threads import one_thread
+from windeye.report import Budget, Recorder
 
 Part = Literal["recall", "language", "throughput"]
 PARTS: tuple[Part, ...] = get_args(Part)
-
-Result = dict[str, Any]
-"""Plain data: ``arms`` in words; in ``parts`` the numbers of each part that was run, with plan, machine and command."""
 
 HEADS = 4
 """In the language models; recall has one head, as its benchmark has."""
@@ -66,14 +61,14 @@ class Work:
     seeds: tuple[int, ...]
     device: str
     recorder: Recorder
-    progress: Callable[[str, float], None]
+    progress: Progress
 
     def pieces(self, per_arm: float) -> Pieces:
         """The work of a part, by what it takes per arm."""
         return Pieces(self.recorder, self.progress, per_arm * len(self.arms))
 
 
-def sequence(
+def run(
     arms: Sequence[str] | None = None,
     parts: Sequence[str] = PARTS,
     *,
@@ -82,12 +77,12 @@ def sequence(
     device: str = "cpu",
     folder: Path | None = None,
     command: str = "",
-    progress: Callable[[str, float], None] = lambda _name, _share: None,
+    progress: Progress = lambda _name, _share: None,
 ) -> Result:
     """Run parts of the comparison on one thread.
 
     Args:
-        arms: names of `windeye.compare.ARMS`, None for all; softmax attention is always among the rows.
+        arms: names of `windeye.compare.sequence.ARMS`, None for all; softmax attention is always among the rows.
         parts: of `PARTS`.
         budget: "smoke" takes seconds and proves the machinery, "default" minutes, "full" hours.
         seeds: how many; default the budget's.
@@ -101,49 +96,22 @@ def sequence(
         windeye.data.AssetUnavailable: the text is not here and cannot be fetched.
 
     Example:
-        >>> result = sequence(["window"], ["throughput"], budget="smoke")
+        >>> result = run(["window"], ["throughput"], budget="smoke")
         >>> result["arms"]["window"], list(result["parts"])
         ('softmax attention over the last 32 tokens', ['throughput'])
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {', '.join(BUDGETS)}, got {budget!r}")
-    for part in parts:
-        if part not in PARTS:
-            raise ValueError(f"unknown part {part!r}; known are {', '.join(PARTS)}")
-    if not parts:
-        raise ValueError(f"parts must name at least one of {', '.join(PARTS)}")
+    check_asked(parts, PARTS, budget)
     plan, chosen = PLANS[budget], selected(arms)
     if seeds is not None:
         check_integer("seeds", seeds, 1)
     numbers = tuple(range(plan.seeds if seeds is None else seeds))
-    wanted = [part for part in PARTS if part in parts]
-    result: Result = {"comparison": "sequence", "arms": {arm.name: arm.words for arm in chosen}, "parts": {}}
-    with one_thread():
-        for done, part in enumerate(wanted):
-            settings = asdict(getattr(plan, part))
 
-            def tell(name: str, share: float, done: int = done) -> None:
-                progress(name, (done + share) / len(wanted))
+    def do(part: str, recorder: Recorder, progress: Progress) -> Result:
+        return _DO[part](Work(chosen, plan, numbers, device, recorder, progress))
 
-            record = None if folder is None else folder / "parts.jsonl"
-            recorder = Recorder(record, _conditions(settings, device))
-            result["parts"][part] = {
-                "results": _DO[part](Work(chosen, plan, numbers, device, recorder, tell)),
-                "budget": budget,
-                "seeds": list(numbers),
-                "plan": settings,
-                "date": datetime.date.today().isoformat(),
-                "command": command,
-                "machine": machine(),
-                "versions": versions(),
-            }
-    return result
-
-
-def _conditions(settings: Result, device: str) -> Result:
-    """Under which finished pieces are kept."""
-    code = digest(sorted(path for folder in ("compare", "kernels") for path in (PACKAGE / folder).rglob("*.py")))
-    return {**settings, "device": device, "versions": versions(), "code": code}
+    asked = Asked("sequence", budget, numbers, device, folder, command, progress)
+    found = ran([part for part in PARTS if part in parts], {part: getattr(plan, part) for part in PARTS}, do, asked)
+    return {"comparison": "sequence", "arms": {arm.name: arm.words for arm in chosen}, "parts": found}
 
 
 def _recall(work: Work) -> Result:
@@ -181,4 +149,4 @@ def _throughput(work: Work) -> Result:
     return found
 
 
-_DO: dict[Part, Callable[[Work], Result]] = {"recall": _recall, "language": _language, "throughput": _throughput}
+_DO: dict[str, Callable[[Work], Result]] = {"recall": _recall, "language": _language, "throughput": _throughput}
