@@ -11,7 +11,7 @@ import windeye
 from oracles.statistics_cases import CASES, Case, LogDistance, inputs, maps
 from windeye import Causal, Full, Sinks, Sliding
 from windeye.kernels.native import instruction_sets
-from windeye.kernels.statistics import compiled, cpu, planner
+from windeye.kernels.statistics import compiled, cpu, passes, planner
 from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
@@ -265,7 +265,7 @@ def test_equal_weights_rank_by_position():
 def test_no_queries_or_no_keys_are_no_error_of_the_kernel():
     query, key = torch.randn(1, 3, 2, 4), torch.randn(1, 0, 2, 4)
     none = torch.zeros(1, 1, 3, dtype=torch.int32)
-    rows = compiled.Work(Scores(query, key, Runs(none, none, 0, 0), 1.0), compiled.Asked([Entropy()])).rows()
+    rows = compiled.Work(Scores(query, key, Runs(none, none, 0, 0), 1.0), passes.Asked([Entropy()])).rows()
     assert bool((rows.lse == -torch.inf).all())
     assert bool((rows.sums["entropy"] == 0).all())
 
