@@ -12,6 +12,7 @@ from windeye.kernels.softmax.problem import bias_steps
 from windeye.nn.mixers import Groups, Plan, TokenMixer
 from windeye.nn.mixers.plan import bias_of_pairs, blocks_as_groups
 from windeye.patterns import Blocks, Bound, Full, Routed
+from windeye.patterns.pattern import per_axis
 from windeye.tokens import gather, merge, partition
 
 
@@ -77,8 +78,8 @@ def _grouped(groups: Groups, plan: Plan) -> Tensor:
 def _routed(pattern: Routed, plan: Plan) -> Groups:
     """Every kept region copied for every region."""
     grid, grid_kv = ((t.shape[1], t.shape[2]) for t in (plan.query, plan.key))
-    counts = pattern.regions if isinstance(pattern.regions, tuple) else (pattern.regions, pattern.regions)
-    size, kv_size = (tuple(n // count for n, count in zip(g, counts, strict=True)) for g in (grid, grid_kv))
+    rows, columns = per_axis(pattern.regions, 2, "regions")
+    size, kv_size = ((g[0] // rows, g[1] // columns) for g in (grid, grid_kv))
 
     def kept(x: Tensor) -> Tensor:
         return gather(partition(x, kv_size).flatten(2, 3), pattern.index)
@@ -95,6 +96,7 @@ def _routed(pattern: Routed, plan: Plan) -> Groups:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
 def _seen(bound: Bound) -> Tensor:
     """The keys of each query, [queries, keys of each].
 
@@ -109,6 +111,7 @@ def _seen(bound: Bound) -> Tensor:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
 def _offsets(bound: Bound, table: tuple[int, int]) -> Tensor:
     """Where in a flat bias table each query and key of `_seen` stand."""
     seen = _seen(bound)

@@ -270,6 +270,7 @@ def bias_of_pairs(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # else what inference has cached could not be trained with
 def _offsets(cells: tuple[int, ...], offsets: tuple[int, ...], device: torch.device) -> Tensor:
     axes = torch.meshgrid(*(torch.arange(n) for n in cells), indexing="ij")
     index = torch.zeros(prod(cells), prod(cells), dtype=torch.long)
