@@ -12,8 +12,9 @@ Needs the extra ``train``: ``pip install 'windeye[train]'``.
 
 from windeye.train.history import Row
 from windeye.train.loop import fit
+from windeye.train.masked import HiddenPixels, Masked
 from windeye.train.metrics import score
 from windeye.train.optimiser import AdamW, Cosine
 from windeye.train.training import NonFinite
 
-__all__ = ["AdamW", "Cosine", "NonFinite", "Row", "fit", "score"]
+__all__ = ["AdamW", "Cosine", "HiddenPixels", "Masked", "NonFinite", "Row", "fit", "score"]

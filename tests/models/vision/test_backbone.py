@@ -224,7 +224,7 @@ def test_every_published_model_keeps_the_contract(name, monkeypatch):
         maps = model.features(torch.empty(1, 3, height, width))
     for features, info in zip(maps, model.feature_info, strict=True):
         assert tuple(features.shape) == (1, info.channels, height // info.reduction, width // info.reduction)
-    assert BackboneConfig.from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
+    assert type(model.config).from_dict(json.loads(json.dumps(model.config.to_dict()))) == model.config
     depths = {model.layer_of(parameter) for parameter, _ in model.named_parameters()}
     assert depths == set(range(max(depths) + 1))
     model.reset_head(7)

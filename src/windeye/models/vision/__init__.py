@@ -9,9 +9,11 @@ from windeye.models.vision.deformable import DeformableSpec
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
 from windeye.models.vision.files import load_backbone, save_backbone
 from windeye.models.vision.litv2 import litv2
+from windeye.models.vision.masked import DecoderSpec, MaskedAutoencoder
 from windeye.models.vision.nat import nat
 from windeye.models.vision.reduction import ReductionSpec
 from windeye.models.vision.swin import swin
+from windeye.models.vision.vit import VisionTransformer, ViTConfig, vit
 from windeye.models.vision.vitae import vitae
 from windeye.models.vision.vsa_swin import vsa_swin
 
@@ -21,14 +23,18 @@ __all__ = [
     "Block",
     "ConvSpec",
     "Cost",
+    "DecoderSpec",
     "DeformableSpec",
     "EntrySpec",
     "FeatureInfo",
     "HierarchicalBackbone",
+    "MaskedAutoencoder",
     "MergeSpec",
     "ReductionSpec",
     "StageSpec",
     "TwoConvSpec",
+    "ViTConfig",
+    "VisionTransformer",
     "biformer",
     "cost",
     "cswin",
@@ -38,6 +44,7 @@ __all__ = [
     "nat",
     "save_backbone",
     "swin",
+    "vit",
     "vitae",
     "vsa_swin",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from windeye.models.vision.block import Block, StageSpec
+from windeye.models.vision.groups import parameter_groups
 from windeye.nn.norms import MapNorm, map_norm_of
 
 INIT_STD = 0.02
@@ -213,30 +214,4 @@ class HierarchicalBackbone(nn.Module):
             >>> [(g["lr"], g["weight_decay"]) for g in groups]
             [(0.0125, 0.0), (0.0125, 0.05), (0.025, 0.0), (0.025, 0.05), (0.05, 0.0), (0.05, 0.05), (0.1, 0.0), (0.1, 0.05)]
         """  # noqa: E501
-        kept = {
-            f"{path}.{name}" if path else name
-            for path, module in self.named_modules()
-            if module is not self and hasattr(module, "no_weight_decay")
-            for name in module.no_weight_decay()
-        }
-        factors = {
-            f"{path}.{name}": factor
-            for path, module in self.named_modules()
-            if hasattr(module, "rate_factors")
-            for name, factor in module.rate_factors().items()
-        }
-        last = self.layer_of("head")
-        groups: dict[tuple[int, bool, float], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                decayed = parameter.ndim >= 2 and name not in kept
-                key = self.layer_of(name), decayed, factors.get(name, 1.0)
-                groups.setdefault(key, []).append(parameter)
-        return [
-            {
-                "params": groups[layer, decayed, factor],
-                "lr": rate * factor * layer_decay ** (last - layer),
-                "weight_decay": weight_decay if decayed else 0.0,
-            }
-            for layer, decayed, factor in sorted(groups)
-        ]
+        return parameter_groups(self, self, rate, weight_decay, layer_decay)
