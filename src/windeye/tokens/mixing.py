@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,7 +21,9 @@ def mix(
     """
     flat = x.flatten(1, -3)
     if weights.dim() == 2:
-        return torch.einsum("kp,bphw->bkhw", weights, flat)
+        # One product for the whole batch.
+        mixed = F.linear(flat.flatten(2).transpose(1, 2), weights).transpose(1, 2)
+        return torch.unflatten(mixed, 2, flat.shape[2:])
     if weights.dim() == 3:
         return torch.einsum("hkp,bphw->bkhw", weights, flat)
     return torch.einsum("bhkp,bphw->bkhw", weights, flat)

@@ -1,4 +1,4 @@
-"""A map read between its tokens."""
+"""A map read between its tokens, and made to another size."""
 
 from __future__ import annotations
 
@@ -33,3 +33,28 @@ def sample(
     values = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     values = values.reshape(batch, heads, x.shape[-1], *places).to(x.dtype)
     return values.movedim(1, -1).movedim(1, -1)
+
+
+def resize(
+    x: Float[Tensor, "batch height width dim"], size: tuple[int, int], *, antialias: bool = False
+) -> Float[Tensor, "batch rows columns dim"]:
+    """The map made to another size bilinearly; the rims of the first and the last token stay the rims of the map.
+
+    Args:
+        x: a map, channels last.
+        size: rows and columns of the result.
+        antialias: whether, where the map gets smaller, every token counts, and not only those next to a place.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([0.0, 1.0, 4.0, 9.0]).reshape(1, 1, 4, 1)
+        >>> resize(x, (1, 2)).flatten(), resize(x, (1, 2), antialias=True).flatten()
+        (tensor([0.5000, 6.5000]), tensor([1.0000, 5.7143]))
+    """
+    if size == (x.shape[1], x.shape[2]):
+        return x
+    # Torch averages in no type below single precision.
+    kind = torch.promote_types(x.dtype, torch.float32) if antialias else x.dtype
+    maps = x.permute(0, 3, 1, 2).to(kind)
+    out = F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=antialias)
+    return out.permute(0, 2, 3, 1).to(x.dtype)

@@ -34,7 +34,7 @@ class StageSpec:
     heads: int
     entry: EntrySpec
     mixers: tuple[TokenMixerSpec | None, ...]
-    """One per block; None leaves a block its feed-forward part alone."""
+    """One per block; None leaves a block without: its feed-forward part, behind a position encoding of the trunk."""
     ratio: float = 4.0
     """Inner width of the feed-forward parts, in widths of the stage."""
     depthwise: bool = False
@@ -70,7 +70,7 @@ class StageSpec:
 
 class Block(nn.Module):
     """``x + position(x)``, then ``x + mixer(norm(x)) + conv_branch(x)``, then ``x + feed_forward(norm(x))``; parts may
-    be missing."""
+    be missing, and a mixer that normalises its branches itself reads ``x``."""
 
     def __init__(self, stage: StageSpec, mixer: TokenMixerSpec | None, drop_path: float) -> None:
         super().__init__()
@@ -80,11 +80,12 @@ class Block(nn.Module):
         self.norm1: nn.Module | None = None
         self.mixer: nn.Module | None = None
         self.conv_branch: nn.Module | None = None
+        if stage.position is not None and (mixer is not None or stage.position_scope == "trunk"):
+            self.position = nn.Conv2d(dim, dim, stage.position, padding=stage.position // 2, groups=dim)
         if mixer is not None:
-            if stage.position is not None:
-                self.position = nn.Conv2d(dim, dim, stage.position, padding=stage.position // 2, groups=dim)
-            self.norm1 = nn.LayerNorm(dim, stage.norm_eps)
-            self.mixer = mixer.build(dim, stage.heads)
+            built = mixer.build(dim, stage.heads)
+            self.norm1 = None if built.normalizes else nn.LayerNorm(dim, stage.norm_eps)
+            self.mixer = built
             if stage.conv_groups is not None:
                 self.conv_branch = ConvBranch((dim, 4 * dim, dim, dim), stage.conv_groups)
         self.norm2 = nn.LayerNorm(dim, stage.norm_eps)
@@ -102,12 +103,13 @@ class Block(nn.Module):
         return {name for name in ("scale1", "scale2") if getattr(self, name) is not None}
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
-        if self.mixer is not None and self.norm1 is not None:
-            seen = x
-            if self.position is not None:
-                seen = x + self.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-                x = seen if self.position_scope == "trunk" else x
-            mixed = x + self.drop_path(_scaled(self.mixer(self.norm1(seen)), self.scale1))
+        seen = x
+        if self.position is not None:
+            seen = x + self.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = seen if self.position_scope == "trunk" else x
+        if self.mixer is not None:
+            normed = seen if self.norm1 is None else self.norm1(seen)
+            mixed = x + self.drop_path(_scaled(self.mixer(normed), self.scale1))
             x = mixed if self.conv_branch is None else mixed + self.drop_path(self.conv_branch(x))
         return x + self.drop_path(_scaled(self.feed_forward(self.norm2(x)), self.scale2))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from windeye.models.vision.backbone import HierarchicalBackbone
-from windeye.nn.mixers import Plan, TokenMixer
+from windeye.nn.mixers import GlobalDownSampling, Plan, TokenMixer
 from windeye.nn.mixers.plan import multiply_adds, pairs
 
 
@@ -20,7 +20,7 @@ class Cost:
 
     parameters: int = 0
     projections: int = 0
-    """Multiply-adds of linear layers and convolutions."""
+    """Multiply-adds of linear layers, over channels or positions, and of convolutions."""
     attention: int = 0
     """Multiply-adds of queries with keys and of weights with values."""
     pairs: int = 0
@@ -50,6 +50,8 @@ def cost(model: HierarchicalBackbone, size: tuple[int, int] | None = None) -> Co
         for module in shadow.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.register_forward_hook(_counting_projections(found))
+            elif isinstance(module, GlobalDownSampling):
+                module.register_forward_hook(_counting_sums(found))
             elif isinstance(module, TokenMixer):
                 # Nothing attends: the plans say how much it would be.
                 module.outputs = _counting_pairs(found)  # type: ignore[method-assign, assignment]
@@ -63,6 +65,14 @@ def _counting_projections(found: Cost) -> Callable[[nn.Module, tuple[Tensor, ...
         assert isinstance(weight, Tensor)
         # Each number of the result is a sum over the weights of its channel; channels are the first axis of weights.
         found.projections += out.numel() * weight[0].numel()
+
+    return hook
+
+
+def _counting_sums(found: Cost) -> Callable[[GlobalDownSampling, tuple[Tensor, ...], Tensor], None]:
+    def hook(module: GlobalDownSampling, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        # Every channel is mixed over all positions of the map that the weights are for.
+        found.projections += out.shape[-1] * module.weight.numel()
 
     return hook
 

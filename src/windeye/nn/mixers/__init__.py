@@ -1,6 +1,8 @@
 """Mixers of maps: every way of grouping queries and resampling keys, behind one protocol."""
 
+from windeye.nn.mixers.down_sampling import GlobalDownSampling
 from windeye.nn.mixers.full import FullMixer, FullSpec
+from windeye.nn.mixers.fusion import MultiScaleFusionMixer, MultiScaleFusionSpec
 from windeye.nn.mixers.hilo import HiLoMixer, HiLoSpec
 from windeye.nn.mixers.layouts import as_nchw, as_sequence
 from windeye.nn.mixers.mixer import TokenMixer
@@ -19,9 +21,12 @@ __all__ = [
     "BiLevelRoutingSpec",
     "FullMixer",
     "FullSpec",
+    "GlobalDownSampling",
     "Groups",
     "HiLoMixer",
     "HiLoSpec",
+    "MultiScaleFusionMixer",
+    "MultiScaleFusionSpec",
     "NeighborhoodMixer",
     "NeighborhoodSpec",
     "Plan",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,10 @@ class TokenMixer(nn.Module, ABC):
     changes the width says so in its arguments.)
 
     A subclass writes `plans`, and `finish` where an output projection is not all that follows. Padding happens inside.
-    No parameter and no stored buffer depends on the size of the map.
+    No parameter and no stored buffer depends on the size of the map, but for a mixer of learned sums over positions: it
+    says in ``size`` which map they are for, and makes maps of other sizes to that one, or refuses them by name.
+    A mixer whose branches have norms of their own declares ``normalizes = True``: a block then hands it the trunk as it
+    is, and adds the result to it as ever.
     A mixer whose attention is one call over a pattern declares ``attention_site = True``: sessions of `windeye.sites`
     then see it, with the tokens of the map that it pads to.
 
@@ -26,6 +30,10 @@ class TokenMixer(nn.Module, ABC):
     """
 
     proj: nn.Module
+    normalizes: ClassVar[bool] = False
+    size: tuple[int, int] | None = None
+    span: tuple[int, int] = (1, 1)
+    """Rows and columns of tokens under one position of `to_dense`, for mixers whose positions are a smaller map."""
 
     def __init__(self, dim: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
         super().__init__()
@@ -75,6 +83,10 @@ class TokenMixer(nn.Module, ABC):
     def look(self, x: Float[Tensor, "batch height width dim"], at: tuple[int, int]) -> Float[Tensor, "batch heads *kv"]:
         """The row of `to_dense` of the query in row and column ``at``, as a map, in memory linear in the tokens."""
         return torch.cat([row(plan, *at) for plan in self._checked(x)], dim=1)
+
+    def head_kinds(self) -> tuple[str, ...]:
+        """What each head is, where heads are of several kinds; else nothing."""
+        return ()
 
     def outputs(self, x: Tensor, plans: tuple[Plan, ...]) -> Float[Tensor, "batch height width heads head_dim"]:
         """The heads' outputs of these plans, cropped to the map."""
