@@ -8,6 +8,7 @@ import torch
 
 from golden import EXACT, load, under
 from windeye.models.probing import ProbeHead, export_head, head_map, load_head
+from windeye.models.probing.weights import RULES
 from windeye.nn.pools import create_pool
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "efficient-probing"
@@ -17,6 +18,8 @@ CASES = {
     "ep_all_m8_slice1": ("ep", {"queries": 8}),
     "simpool": ("simpool", {}),
     "abmilp": ("abmilp", {}),
+    "aim_train": ("aim", {"heads": 4}),
+    "jepa": ("jepa", {"heads": 4}),
 }
 
 
@@ -76,10 +79,7 @@ def test_official_weights_make_the_round_trip_bit_by_bit(case):
 
 MANIFEST = json.loads((GOLDEN / "manifest.json").read_text())
 VARIANTS = {
-    "abmilp_d768_c1000": ("abmilp", {}),
-    "simpool_d768_c1000": ("simpool", {}),
-    "esimpool_d768_c1000": ("esimpool", {}),
-    "ep_d768_c1000": ("ep", {}),
+    **{f"{kind}_d768_c1000": (kind, {}) for kind in RULES},
     "ep_d768_dout2": ("ep", {"reduction": 2}),
     "ep_d768_dout4": ("ep", {"reduction": 4}),
     "ep_d768_dout8": ("ep", {"reduction": 8}),
@@ -88,11 +88,53 @@ VARIANTS = {
 }
 
 
+def test_every_head_of_the_manifest_is_known():
+    assert VARIANTS.keys() == MANIFEST.keys()
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_published_head_has_the_official_tensors_and_parameters(variant):
     entry, (kind, settings) = MANIFEST[variant], VARIANTS[variant]
     with torch.device("meta"):
         head = ProbeHead(create_pool(kind, 1152 if "d1152" in variant else 768, **settings), classes=1000)
-    shapes = {name: list(shape) for name, shape in head_map(head).shapes(head).items()}
+    shapes = {name.removeprefix("head."): list(tensor.shape) for name, tensor in export_head(head).items()}
     assert shapes == entry["state_dict"]
     assert sum(p.numel() for p in head.parameters()) == entry["parameters"]
+
+
+@pytest.mark.parametrize("kind", [*RULES, "average"])
+def test_heads_of_every_kind_make_the_round_trip_bit_by_bit(kind):
+    heads = [ProbeHead(create_pool(kind, 192), classes=3) for _ in range(2)]
+    weights = {
+        name: torch.randn_like(tensor.float()).to(tensor.dtype) for name, tensor in heads[0].state_dict().items()
+    }
+    heads[0].load_state_dict(weights)
+    report = load_head(heads[1], export_head(heads[0]))
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in heads[1].state_dict().items())
+    assert len(report.loaded) + len(report.dropped) == len(export_head(heads[0]))
+
+
+def test_a_head_is_found_in_a_whole_checkpoint():
+    head = ProbeHead(create_pool("ep", 8, queries=2), classes=3)
+    fresh = ProbeHead(create_pool("ep", 8, queries=2), classes=3)
+    load_head(fresh, {"blocks.0.norm1.weight": torch.ones(8)} | export_head(head))
+    assert torch.equal(fresh.pool.queries, head.pool.queries)
+
+
+def test_nan_is_refused_by_name():
+    head = ProbeHead(create_pool("ep", 8, queries=2), classes=3)
+    weights = export_head(head)
+    weights["head.0.v.weight"][0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"NaN in head\.0\.v\.weight"):
+        load_head(ProbeHead(create_pool("ep", 8, queries=2), classes=3), weights)
+
+
+def test_the_head_of_another_pool_is_refused_with_all_that_is_wrong():
+    weights = export_head(ProbeHead(create_pool("ep", 8, queries=2), classes=3))
+    with pytest.raises(ValueError, match=r"missing 0\.wq\.weight[\s\S]*unexpected 0\.cls_token"):
+        load_head(ProbeHead(create_pool("simpool", 8), classes=3), weights)
+
+
+def test_pools_of_our_own_have_no_official_names():
+    with pytest.raises(ValueError, match="'cross_attention' has no official names"):
+        head_map(ProbeHead(create_pool("cross_attention", 8, heads=2), classes=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +12,9 @@ from windeye.models.probing.head import ProbeHead
 from windeye.models.weights import LoadReport, Rule, WeightMap
 
 PREFIX = "head."
+Rules = dict[str, str | tuple[str, ...] | Rule]
+UNLEARNED = "0.norm.beta"
+"""A buffer of zeros in CoCa's files, where other norms have a bias."""
 
 
 def _reshaped(name: str, before: tuple[int, ...] = (), after: tuple[int, ...] = ()) -> Rule:
@@ -22,18 +26,24 @@ def _reshaped(name: str, before: tuple[int, ...] = (), after: tuple[int, ...] = 
     return Rule((name,), lambda parts, shape: parts[0].reshape(shape), theirs)
 
 
-def _linear(ours: str, theirs: str, *, bias: bool = True) -> dict[str, str | tuple[str, ...] | Rule]:
-    return {f"{ours}.{part}": f"{theirs}.{part}" for part in (("weight", "bias") if bias else ("weight",))}
+def _linear(ours: str, theirs: str) -> Rules:
+    """A map or a norm with weight and bias."""
+    return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
 
 
-_ATTENTION = {
-    "pool.attention.qkv.weight": "0.self_attn.qkv.weight",
-    **_linear("pool.attention.proj", "0.self_attn.proj"),
-}
-RULES: dict[str, dict[str, str | tuple[str, ...] | Rule]] = {
+def _feed_forward(ours: str, theirs: str) -> Rules:
+    return _linear(f"{ours}.fc1", f"{theirs}.fc1") | _linear(f"{ours}.fc2", f"{theirs}.fc2")
+
+
+def _statistics(ours: str, theirs: str) -> Rules:
+    return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+RULES: dict[str, Rules] = {
     "ep": {"pool.queries": _reshaped("0.cls_token", before=(1,)), "pool.value.weight": "0.v.weight"},
     "abmilp": {
-        **_ATTENTION,
+        "pool.attention.qkv.weight": "0.self_attn.qkv.weight",
+        **_linear("pool.attention.proj", "0.self_attn.proj"),
         **_linear("pool.hidden", "0.attention_predictor.0"),
         **_linear("pool.score", "0.attention_predictor.2"),
     },
@@ -43,6 +53,88 @@ RULES: dict[str, dict[str, str | tuple[str, ...] | Rule]] = {
         "pool.key.weight": "0.wk.weight",
     },
     "esimpool": _linear("pool.norm", "0.norm_patches"),
+    "clip": {
+        "pool.positions": "0.pos_embed",
+        **_linear("pool.qkv", "0.qkv"),
+        **_linear("pool.proj", "0.proj"),
+        **_linear("pool.norm", "0.norm"),
+    },
+    "siglip": {
+        "pool.latent": _reshaped("0.latent", before=(1, 1)),
+        **_linear("pool.query", "0.q"),
+        **_linear("pool.kv", "0.kv"),
+        **_linear("pool.proj", "0.proj"),
+        **_feed_forward("pool.feed_forward", "0.mlp"),
+    },
+    "aim": {
+        "pool.query": _reshaped("0.cls_token", before=(1, 1)),
+        "pool.key.weight": "0.k.weight",
+        "pool.value.weight": "0.v.weight",
+        **_statistics("pool.norm", "0.bn"),
+    },
+    "coca": {
+        "pool.queries": "0.img_queries",
+        "pool.norm.weight": "0.norm.gamma",
+        "pool.query.weight": "0.to_q.weight",
+        "pool.kv.weight": "0.to_kv.weight",
+        "pool.proj.weight": "0.to_out.weight",
+    },
+    "cait": {
+        "pool.token": _reshaped("0.cls_token", before=(1, 1)),
+        "pool.scale1": "0.blocks_token_only.0.gamma_1",
+        "pool.scale2": "0.blocks_token_only.0.gamma_2",
+        **_linear("pool.norm1", "0.blocks_token_only.0.norm1"),
+        **{
+            f"pool.qkv.{part}": tuple(f"0.blocks_token_only.0.attn.{name}.{part}" for name in "qkv")
+            for part in ("weight", "bias")
+        },
+        **_linear("pool.proj", "0.blocks_token_only.0.attn.proj"),
+        **_linear("pool.norm2", "0.blocks_token_only.0.norm2"),
+        **_feed_forward("pool.feed_forward", "0.blocks_token_only.0.mlp"),
+        **_linear("pool.norm", "0.norm"),
+    },
+    "cae": {
+        "pool.token": _reshaped("0.query_token", before=(1, 1)),
+        **_linear("pool.norm_q", "0.norm1_q"),
+        **_linear("pool.norm_k", "0.norm1_k"),
+        **_linear("pool.norm_v", "0.norm1_v"),
+        **_linear("pool.unused_norm", "0.norm2_cross"),
+        "pool.query.weight": "0.cross_attn.q.weight",
+        "pool.key.weight": "0.cross_attn.k.weight",
+        "pool.value.weight": "0.cross_attn.v.weight",
+        **_linear("pool.proj", "0.cross_attn.proj"),
+    },
+    "jepa": {
+        "pool.token": _reshaped("0.query_tokens", before=(1, 1)),
+        **_linear("pool.norm1", "0.cross_attention_block.norm1"),
+        **_linear("pool.query", "0.cross_attention_block.xattn.q"),
+        **_linear("pool.kv", "0.cross_attention_block.xattn.kv"),
+        **_linear("pool.proj", "0.cross_attention_block.xattn.proj"),
+        **_linear("pool.norm2", "0.cross_attention_block.norm2"),
+        **_feed_forward("pool.feed_forward", "0.cross_attention_block.mlp"),
+    },
+    "dinovit": {
+        **_linear("pool.norm1", "0.dino_block.norm1"),
+        "pool.attention.qkv.weight": "0.dino_block.attn.qkv.weight",
+        **_linear("pool.attention.proj", "0.dino_block.attn.proj"),
+        **_linear("pool.norm2", "0.dino_block.norm2"),
+        **_feed_forward("pool.feed_forward", "0.dino_block.mlp"),
+    },
+    "cbam": {
+        "pool.shrink.weight": _reshaped("0.channel.fc1.weight", after=(1, 1)),
+        "pool.grow.weight": _reshaped("0.channel.fc2.weight", after=(1, 1)),
+        "pool.conv.weight": "0.spatial.conv.conv.weight",
+        **_linear("pool.norm", "0.spatial.conv.bn"),
+        **_statistics("pool.norm", "0.spatial.conv.bn"),
+    },
+    "dolg": {
+        "pool.proj.weight": _reshaped("0.conv1.weight", after=(1, 1)),
+        "pool.proj.bias": "0.conv1.bias",
+        **_linear("pool.norm", "0.bn"),
+        **_statistics("pool.norm", "0.bn"),
+        "pool.score.weight": _reshaped("0.conv2.weight", after=(1, 1)),
+        "pool.score.bias": "0.conv2.bias",
+    },
 }
 """For each pool of the published comparison, our names and the official ones behind ``head.``."""
 
@@ -64,12 +156,14 @@ def head_map(head: ProbeHead) -> WeightMap:
     if kind not in RULES and not plain:
         raise ValueError(f"pool {kind!r} has no official names; these have: {', '.join(RULES)}")
     norm, classifier = ("0", "1") if plain else ("1", "2")
-    rules: dict[str, str | tuple[str, ...] | Rule] = {
-        **RULES.get(kind, {}),
-        **{f"norm.{name}": f"{norm}.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")},
-        **_linear("classifier", classifier),
-    }
-    return WeightMap(f"{kind} head", rules, prefix=PREFIX)
+    rules = {**RULES.get(kind, {}), **_statistics("norm", norm), **_linear("classifier", classifier)}
+    if kind != "coca":
+        return WeightMap(f"{kind} head", rules, prefix=PREFIX)
+
+    def regenerated(model: ProbeHead) -> dict[str, Tensor]:
+        return {UNLEARNED: torch.zeros_like(model.state_dict()["pool.norm.weight"])}
+
+    return WeightMap(f"{kind} head", rules, prefix=PREFIX, dropped=re.escape(UNLEARNED), regenerated=regenerated)
 
 
 def load_head(head: ProbeHead, checkpoint: Mapping[str, Tensor]) -> LoadReport:

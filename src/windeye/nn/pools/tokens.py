@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,8 @@ class Tokens:
                 raise TypeError(f"padding must be bool, True where there is no token, got {padding.dtype}")
             if padding.shape != x.shape[:-1]:
                 raise ValueError(f"padding must be {list(x.shape[:-1])} as x, got shape {tuple(padding.shape)}")
-            padding = padding.flatten(1)
+            # Whatever stands there, NaN too, meets weights of zero later.
+            x, padding = x.masked_fill(padding[..., None], 0.0), padding.flatten(1)
         grid = (x.shape[1], x.shape[2]) if x.dim() == 4 else None
         return cls(x.flatten(1, -2), padding, grid)
 
@@ -70,3 +71,14 @@ class Tokens:
         if side * side != count:
             raise ValueError(f"{count} tokens fill no square; hand them over as [batch, height, width, dim]")
         return side, side
+
+
+def batch_normed(norm: nn.BatchNorm1d, tokens: Tokens) -> Float[Tensor, "batch tokens dim"]:
+    """Tokens through a batch norm whose statistics run over all that are no padding; padding becomes zero."""
+    x = tokens.x
+    if tokens.padding is None:
+        return norm(x.flatten(0, 1)).view_as(x)
+    here = ~tokens.padding
+    out = x.new_zeros(x.shape)
+    out[here] = norm(x[here])
+    return out
