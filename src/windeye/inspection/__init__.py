@@ -1,5 +1,6 @@
-"""What the attention of a model does with a text: measured in one pass, told in tables and on a page."""
+"""What the attention of a model does with a text or an image: measured in one pass, told in tables and on a page."""
 
+from windeye.inspection.images import Look, look
 from windeye.inspection.measure import Inspection, inspect
 from windeye.inspection.page import report
 from windeye.inspection.reading import Reading, ends, ordinary_tokens, reach, read
@@ -11,11 +12,13 @@ __all__ = [
     "STATISTICS",
     "Effect",
     "Inspection",
+    "Look",
     "Reading",
     "effect",
     "ends",
     "inspect",
     "layers_of",
+    "look",
     "ordinary_tokens",
     "reach",
     "read",

@@ -148,3 +148,28 @@ def shares(ratio: float) -> tuple[float, float]:
     """
     rows = 0.5 ** math.floor(-math.log2(ratio) / 2)
     return rows, ratio / rows
+
+
+def interpolated(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``weight``, ``bias`` or ``table`` for another size: with them a layer of that size does what this one does by
+    ``resize="interpolate"``.
+
+    Args:
+        tensor: [rows, columns, height, width], or [rows, columns, *any].
+        shape: of the result.
+
+    Example:
+        >>> interpolated(torch.ones(4, 2, 4, 4), (8, 4, 8, 8)).sum((2, 3)).unique()
+        tensor([16.])
+    """
+    out = resize(tensor.flatten(2)[None], (shape[0], shape[1]), antialias=True)[0].reshape(
+        *shape[:2], *tensor.shape[2:]
+    )
+    if tensor.dim() < 4:
+        return out
+    # Every token of the larger map, seen on the smaller one, axis by axis.
+    down, across = (
+        resize(torch.eye(new, dtype=out.dtype, device=out.device).reshape(new, new, 1, 1), (old, 1), antialias=True)
+        for new, old in zip(shape[2:], tensor.shape[2:], strict=True)
+    )
+    return torch.einsum("abyx,iy,jx->abij", out, down.flatten(1), across.flatten(1))

@@ -136,6 +136,10 @@ class MultiScaleFusionMixer(TokenMixer):
         assert plan.added is not None
         return plan.added + super().finish(out, x, plans)
 
+    def span(self, height: int, width: int) -> tuple[float, float]:
+        rows, columns = self.tokens.grid(height, width)
+        return height / rows, width / columns
+
     def _relation(self, grid: Pair, like: Tensor) -> Full | Groups:
         if self.fuse_window is None:
             return Full()

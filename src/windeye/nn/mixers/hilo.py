@@ -97,6 +97,9 @@ class HiLoMixer(TokenMixer):
             plans.append(Plan(query, key, value, Full(), scale, cell=cell, tokens=tokens))
         return tuple(plans)
 
+    def head_kinds(self) -> tuple[str, ...]:
+        return ("high",) * self.high + ("low",) * self.low if self.high and self.low else ()
+
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         # Both kinds are joined once, behind their projections.
         return self._joined([self.outputs(x, (plan,)) for plan in self._checked(x)])

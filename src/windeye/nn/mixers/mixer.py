@@ -32,8 +32,6 @@ class TokenMixer(nn.Module, ABC):
     proj: nn.Module
     normalizes: ClassVar[bool] = False
     size: tuple[int, int] | None = None
-    span: tuple[int, int] = (1, 1)
-    """Rows and columns of tokens under one position of `to_dense`, for mixers whose positions are a smaller map."""
 
     def __init__(self, dim: int, heads: int, *, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
         super().__init__()
@@ -83,6 +81,12 @@ class TokenMixer(nn.Module, ABC):
     def look(self, x: Float[Tensor, "batch height width dim"], at: tuple[int, int]) -> Float[Tensor, "batch heads *kv"]:
         """The row of `to_dense` of the query in row and column ``at``, as a map, in memory linear in the tokens."""
         return torch.cat([row(plan, *at) for plan in self._checked(x)], dim=1)
+
+    def span(self, height: int, width: int) -> tuple[float, float]:
+        """Rows and columns of tokens that a position of `to_dense` stands for on a map of this size; more than one for
+        mixers whose positions are a smaller map."""
+        del height, width
+        return 1.0, 1.0
 
     def head_kinds(self) -> tuple[str, ...]:
         """What each head is, where heads are of several kinds; else nothing."""

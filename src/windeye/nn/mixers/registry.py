@@ -58,11 +58,12 @@ def spec_to_dict(spec: TokenMixerSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(settings: dict[str, Any]) -> TokenMixerSpec:
-    """
+    """Also from JSON, which has no tuples.
+
     Raises:
         ValueError: an unknown kind.
     """
-    settings = dict(settings)
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     kind = settings.pop("kind")
     if kind not in MIXERS:
         raise ValueError(f"unknown token mixer {kind!r}; known are {', '.join(MIXERS)}")

@@ -56,6 +56,10 @@ class SpatialReductionMixer(TokenMixer):
         key, value = self.key_value(self._reduced(x)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
         return (Plan(query, key, value, Full(), self.head_dim**-0.5),)
 
+    def span(self, height: int, width: int) -> tuple[float, float]:
+        del height, width
+        return self.ratio, self.ratio
+
     def _reduced(self, x: Tensor) -> Tensor:
         if self.reduce is None or self.norm is None:
             return x

@@ -67,6 +67,10 @@ class StripeMixer(TokenMixer):
             return ((height, width),)
         return (height, min(self.stripe, width)), (min(self.stripe, height), width)
 
+    def head_kinds(self) -> tuple[str, ...]:
+        half = self.heads // 2
+        return () if self.stripe is None else ("columns",) * half + ("rows",) * half
+
     def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
         sizes = self.stripes(x.shape[1], x.shape[2])
         joint = self.qkv(x).unflatten(-1, (3, self.heads, -1))

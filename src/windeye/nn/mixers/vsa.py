@@ -178,6 +178,11 @@ class VSAMixer(TokenMixer):
         spans = [columns * self.window[1] - 1, rows * self.window[0] - 1] * 2
         return (ends + 1) / 2 * ends.new_tensor(spans) - ends.new_tensor([left, top] * 2)
 
+    def window_of(self, token: Pair, grid: Pair) -> Pair:
+        """Row and column of the window that a token of a map of this size is in, as `rectangles` counts them."""
+        (top, _), (left, _) = margins(grid, self.window, self._shift(grid))
+        return (token[0] + top) // self.window[0], (token[1] + left) // self.window[1]
+
     def _shift(self, grid: Pair) -> Pair:
         """Where the borders of windows lie, so that the rim is filled up as it should be."""
         if self.padding == "right_bottom":

@@ -1,0 +1,193 @@
+"""Images as a model sees them and as a person does: any file, upright, as red, green and blue between 0 and 1."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from windeye.data import PHOTOGRAPHS, photograph
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pair = tuple[int, int]
+Scaling = Literal["imagenet", "unit", "symmetric"]
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of red, green and blue that the published backbones were trained with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """An upright picture and what it is called. Its pixels are what queries and everything that is told count in."""
+
+    name: str
+    pixels: Float[np.ndarray, "height width 3"]
+    """Between 0 and 1."""
+
+    @property
+    def size(self) -> Pair:
+        """Height and width."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+def read_photo(source: Any) -> Photo:
+    """A picture from a file, the name of a photograph that ships with windeye, a Pillow image, or an array.
+
+    The rotation that a camera noted is carried out, what is transparent becomes white, 16 bits are read in full, grey
+    is three equal colours, of several frames the first is taken. Arrays are [height, width] or [height, width, 1, 3 or
+    4 channels], whole numbers by the range of their type, others between 0 and 1.
+
+    Raises:
+        ValueError: nothing of that name is there, or it is no image; says what would do.
+        ImportError: Pillow is missing (`pip install 'windeye[vision]'`).
+
+    Example:
+        >>> read_photo("astronaut").size, read_photo(np.zeros((4, 6), dtype=np.uint8)).pixels.shape
+        ((512, 512), (4, 6, 3))
+    """
+    if isinstance(source, Photo):
+        return source
+    if isinstance(source, np.ndarray):
+        return Photo("array", _of_array(source))
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError("reading images needs Pillow: pip install 'windeye[vision]'") from error
+    if isinstance(source, Image.Image):
+        return Photo("image", _of_pillow(ImageOps.exif_transpose(source)))
+    if not isinstance(source, str | Path):
+        raise TypeError(f"image must be a file, a name, a Pillow image or an array, got {type(source).__name__}")
+    path = Path(source)
+    if str(source) in PHOTOGRAPHS and not path.exists():
+        return Photo(str(source), photograph(str(source)).astype(np.float32) / 255)
+    if not path.is_file():
+        raise ValueError(f"there is no image file {path}; photographs at hand are {', '.join(PHOTOGRAPHS)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                return Photo(path.name, _of_pillow(ImageOps.exif_transpose(file)))
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that Pillow can read") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is an image that cannot be read: {error}") from error
+
+
+def model_size(photo: Pair, size: int | Pair | Literal["own"] | None, made_for: Pair) -> Pair:
+    """Height and width at which a model sees a photograph.
+
+    Args:
+        photo: height and width of the photograph.
+        size: both, stretched; or an integer: as many pixels as a square of that side, in the photograph's proportions;
+            or "own", the photograph's own. None is as many pixels as the model was made for.
+
+    Raises:
+        ValueError: a size below 1.
+
+    Example:
+        >>> model_size((480, 640), None, (224, 224)), model_size((480, 640), (96, 100), (224, 224))
+        ((194, 259), (96, 100))
+    """
+    if size == "own":
+        return photo
+    if isinstance(size, tuple):
+        found = size
+    else:
+        area = made_for[0] * made_for[1] if size is None else size * abs(size)
+        share = (max(area, 0) / (photo[0] * photo[1])) ** 0.5
+        found = (round(photo[0] * share), round(photo[1] * share))
+        if area > 0:
+            found = (max(found[0], 1), max(found[1], 1))
+    if min(found) < 1:
+        raise ValueError(f"size must be at least 1 along both axes, got {size}")
+    return found
+
+
+def as_input(
+    photo: Photo, size: Pair, channels: int, scaling: Scaling | None = None
+) -> Float[Tensor, "1 channels height width"]:
+    """What a model is given: resampled with low-pass, in its number of channels, scaled.
+
+    Args:
+        channels: 3, or 1 for the mean of the colours.
+        scaling: "imagenet" takes off the mean of its training set and divides by the deviation, "unit" leaves 0 to 1,
+            "symmetric" makes it -1 to 1. None is "imagenet" for three channels and "unit" for one.
+
+    Raises:
+        ValueError: another number of channels, an unknown scaling.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"the model takes {channels} channels, an image has 1 or 3; give a tensor [channels, h, w]")
+    scaling = scaling or ("imagenet" if channels == 3 else "unit")
+    if scaling not in get_args(Scaling):
+        raise ValueError(f"scaling must be one of {', '.join(get_args(Scaling))}, got {scaling!r}")
+    x = torch.from_numpy(np.ascontiguousarray(photo.pixels)).permute(2, 0, 1)[None]
+    if size != photo.size:
+        x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
+    if channels == 1:
+        x = x.mean(dim=1, keepdim=True)
+    if scaling == "symmetric":
+        return 2 * x - 1
+    if scaling == "unit":
+        return x
+    mean, deviation = (torch.tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
+    if channels == 1:
+        mean, deviation = mean.mean(dim=1, keepdim=True), deviation.mean(dim=1, keepdim=True)
+    return (x - mean) / deviation
+
+
+def shown(x: Float[Tensor, "channels height width"]) -> Photo:
+    """A model's input as a picture: colours where it has three channels, else the mean; stretched to 0 to 1."""
+    x = x.detach().float().cpu()
+    x = x if x.shape[0] == 3 else x.mean(dim=0, keepdim=True).expand(3, -1, -1)
+    low, high = x.min(), x.max()
+    return Photo("tensor", ((x - low) / (high - low).clamp(min=1e-12)).permute(1, 2, 0).numpy())
+
+
+def _of_pillow(image: Image) -> Float[np.ndarray, "height width 3"]:
+    if image.mode.startswith("I;16"):
+        return _three(np.asarray(image).astype(np.float32) / 65535)
+    if image.mode in ("I", "F"):  # whole numbers of files with 16 bits, or of no known range
+        values = np.nan_to_num(np.asarray(image).astype(np.float32))
+        low = min(float(values.min()), 0.0)
+        high = max(float(values.max()), 65535.0 if image.mode == "I" else low + 1.0)
+        return _three((values - low) / (high - low))
+    if image.mode in ("LA", "La", "RGBa", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if image.mode == "RGBA":
+        return _on_white(np.asarray(image).astype(np.float32) / 255)
+    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
+
+
+def _of_array(values: Any) -> Float[np.ndarray, "height width 3"]:
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
+        raise ValueError(f"an array must be [height, width] or [height, width, 1, 3 or 4], got shape {values.shape}")
+    if values.dtype == np.bool_:
+        scaled = values.astype(np.float32)
+    elif np.issubdtype(values.dtype, np.integer):
+        scaled = values.astype(np.float32) / np.iinfo(values.dtype).max
+    else:
+        scaled = values.astype(np.float32)
+        if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
+            raise ValueError("an array of fractions must lie between 0 and 1")
+    return _on_white(scaled) if scaled.shape[2] == 4 else _three(scaled[..., 0]) if scaled.shape[2] == 1 else scaled
+
+
+def _on_white(pixels: Float[np.ndarray, "height width 4"]) -> Float[np.ndarray, "height width 3"]:
+    alpha = pixels[..., 3:]
+    return pixels[..., :3] * alpha + (1 - alpha)
+
+
+def _three(grey: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,0 +1,107 @@
+"""Where the tokens of a map lie on a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Borders of the rows and columns of a map, in pixels of a picture.
+
+    Example:
+        >>> place = Placement.of(grid=(3, 2), stride=4, seen=(10, 8), photo=(20, 16))
+        >>> place.rows, place.columns
+        ((0.0, 8.0, 16.0, 20.0), (0.0, 8.0, 16.0))
+        >>> place.token((17, 3)), place.box((2, 0))
+        ((2, 0), (0.0, 16.0, 8.0, 20.0))
+    """
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+
+    @classmethod
+    def of(cls, grid: Pair, stride: float | Pair, seen: Pair, photo: Pair) -> Placement:
+        """The tokens of a map of ``grid``, each of ``stride`` pixels of the image that a model saw at size ``seen``,
+        on a photograph that was resampled to it. A model fills images up at their right and bottom: the last tokens
+        are cut at the rim."""
+        strides = stride if isinstance(stride, tuple) else (stride, stride)
+        borders = [
+            tuple(min(k * step, n) * whole / n for k in range(count + 1))
+            for count, step, n, whole in zip(grid, strides, seen, photo, strict=True)
+        ]
+        return cls(*borders)
+
+    @property
+    def grid(self) -> Pair:
+        """Rows and columns of tokens."""
+        return len(self.rows) - 1, len(self.columns) - 1
+
+    def token(self, pixel: Pair) -> Pair:
+        """The token that a pixel is in, or the nearest one where a model leaves out the rim."""
+        found = [
+            min(int(np.searchsorted(borders, at + 0.5, side="right")) - 1, len(borders) - 2)
+            for at, borders in zip(pixel, (self.rows, self.columns), strict=True)
+        ]
+        return found[0], found[1]
+
+    def box(self, token: Pair) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of a token."""
+        y, x = token
+        return self.columns[x], self.rows[y], self.columns[x + 1], self.rows[y + 1]
+
+    def across(self, x: float, y: float) -> tuple[float, float]:
+        """A place between tokens, in units in which the first token's middle is 0 and the next one's 1, as pixels from
+        the left and from the top. Off the map it goes on as inside."""
+        return _along(self.columns, x), _along(self.rows, y)
+
+    def on_pixels(
+        self, weights: Float[np.ndarray, "*rest rows columns"], size: Pair
+    ) -> Float[np.ndarray, "*rest height width"]:
+        """The weight of each pixel of a picture of this size: a token's weight, spread evenly over what it covers, so
+        that the sum over a token's pixels is its weight.
+
+        Example:
+            >>> place = Placement((0.0, 2.0), (0.0, 1.5, 3.0))
+            >>> place.on_pixels(np.array([[0.6, 0.4]]), (2, 3)).round(3).tolist()
+            [[0.2, 0.167, 0.133], [0.2, 0.167, 0.133]]
+        """
+        return _shares(self.rows, size[0]) @ weights @ _shares(self.columns, size[1]).T
+
+
+def on_tokens(
+    weights: Float[np.ndarray, "*rest rows columns"], grid: Pair, span: tuple[float, float] = (1.0, 1.0)
+) -> Float[np.ndarray, "*rest height width"]:
+    """Weights of positions as weights of the tokens of a map: what lies on its padding is cut off, and that of a
+    position that stands for several tokens is shared evenly among those that are there.
+
+    Example:
+        >>> on_tokens(np.array([[0.5, 0.3]]), (1, 3), span=(1, 2)).tolist()
+        [[0.25, 0.25, 0.3]]
+    """
+    if span == (1, 1):
+        return weights[..., : grid[0], : grid[1]]
+    down, across = (
+        _shares(tuple(min(k * step, n) for k in range(count + 1)), n)
+        for n, step, count in zip(grid, span, weights.shape[-2:], strict=True)
+    )
+    return down @ weights @ across.T
+
+
+def _shares(borders: tuple[float, ...], pixels: int) -> Float[np.ndarray, "pixels tokens"]:
+    """How much of each token is in each pixel."""
+    edges = np.asarray(borders, dtype=np.float64)
+    first, last = edges[:-1], edges[1:]
+    at = np.arange(pixels)[:, None]
+    overlap = np.clip(np.minimum(at + 1, last) - np.maximum(at, first), 0, None)
+    return overlap / np.maximum(last - first, 1e-12)
+
+
+def _along(borders: tuple[float, ...], at: float) -> float:
+    """A token is as long as the first one: the last may be cut."""
+    return (at + 0.5) * (borders[1] - borders[0]) + borders[0]
