@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypedDict
 
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, Plan, TokenMixerSpec, WindowSpec
-from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.papers.arms import each_arm
+from windeye.papers.experiment import Budget, Run
 from windeye.patterns import Routed
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
@@ -331,19 +331,11 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn is missing.
     """
     setting = SETTINGS[run.budget]
-    by_arm: dict[str, list[Outcome]] = {arm: [] for arm in ARMS}
-    total = len(run.seeds) * len(ARMS)
-    with one_thread():
-        for turn, seed in enumerate(run.seeds):
-            for place, arm in enumerate(ARMS):
-                name, done = f"{arm}, seed {seed}, {setting.steps} steps", turn * len(ARMS) + place
-
-                def tell(share: float, name: str = name, done: int = done) -> None:
-                    run.progress(name, (done + share) / total)
-
-                work = partial(train_and_test, arm, seed, setting, run.device, tell)
-                by_arm[arm].append(run.recorder.part(name, work))
-        run.progress("done", 1.0)
+    by_arm = each_arm(
+        run, ARMS, f"{setting.steps} steps",
+        lambda arm, seed, tell: train_and_test(arm, seed, setting, run.device, tell),
+    )  # fmt: skip
+    run.progress("done", 1.0)
     rows = made(by_arm)
     return Evidence(
         slug="biformer",
@@ -354,7 +346,7 @@ def experiment(run: Run) -> Evidence:
         rows=rows,
         budget=run.budget,
         seeds=run.seeds,
-        seconds=math.fsum(outcome["seconds"] for outcomes in by_arm.values() for outcome in outcomes),
+        seconds=math.fsum(outcome["seconds"] for found in by_arm.values() for outcome in found),
         command=run.command,
         limits=LIMITS,
         pictures=(by_arm_picture(rows),),

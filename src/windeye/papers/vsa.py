@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TypedDict
 
 import torch
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 
 from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
 from windeye.nn.mixers import TokenMixerSpec, VSAMixer, VSASpec, WindowSpec
-from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.papers.arms import each_arm
+from windeye.papers.experiment import Budget, Run
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
 
@@ -347,20 +347,10 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn is missing.
     """
     plan = PLANS[run.budget]
-    by_arm: dict[str, list[Outcome]] = {arm: [] for arm in arms()}
-    total = len(run.seeds) * len(by_arm)
-    with one_thread():
-        for turn, seed in enumerate(run.seeds):
-            for place, arm in enumerate(by_arm):
-                name = f"{arm}, seed {seed}, {plan.steps} steps"
-                done = turn * len(by_arm) + place
-
-                def tell(share: float, name: str = name, done: int = done) -> None:
-                    run.progress(name, (done + share) / total)
-
-                work = partial(train_and_test, arm, seed, plan, run.device, tell)
-                by_arm[arm].append(run.recorder.part(name, work))
-        run.progress("done", 1.0)
+    by_arm = each_arm(
+        run, arms(), f"{plan.steps} steps", lambda arm, seed, tell: train_and_test(arm, seed, plan, run.device, tell)
+    )
+    run.progress("done", 1.0)
     rows = made(by_arm)
     return Evidence(
         slug="vsa",
@@ -371,7 +361,7 @@ def experiment(run: Run) -> Evidence:
         rows=rows,
         budget=run.budget,
         seeds=run.seeds,
-        seconds=math.fsum(outcome["seconds"] for outcomes in by_arm.values() for outcome in outcomes),
+        seconds=math.fsum(outcome["seconds"] for found in by_arm.values() for outcome in found),
         command=run.command,
         limits=LIMITS,
         pictures=(by_size(rows),),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.hilo import judgement, pictures, training
 from windeye.papers.hilo.judgement import NEAR
@@ -44,20 +45,12 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn or Pillow is missing.
     """
     plan = PLANS[run.budget]
-    trained: dict[str, list[training.Outcome]] = {arm: [] for arm in ARMS}
     timed: list[training.Speeds] = []
+    trained = each_arm(
+        run, ARMS, f"{plan.steps} steps",
+        lambda arm, seed, tell: training.train(arm, plan, seed, run.device, tell), share=0.95,
+    )  # fmt: skip
     with one_thread():
-        for done, seed in enumerate(run.seeds):
-            for at, arm in enumerate(ARMS):
-                name = f"{arm}, seed {seed}, {plan.steps} steps"
-                first = 0.95 * (done * len(ARMS) + at) / (len(run.seeds) * len(ARMS))
-                width = 0.95 / (len(run.seeds) * len(ARMS))
-
-                def tell(share: float, name: str = name, first: float = first, width: float = width) -> None:
-                    run.progress(name, first + width * share)
-
-                work = partial(training.train, arm, plan, seed, run.device, tell)
-                trained[arm].append(run.recorder.part(name, work))
         for done, seed in enumerate(run.seeds):
             name = f"speed, repetition {seed}"
             run.progress(name, 0.95 + 0.05 * done / len(run.seeds))
