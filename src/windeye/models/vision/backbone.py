@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -41,6 +42,10 @@ class BackboneConfig:
     """Stages whose feature maps go through a layer norm of their own, as backbones of detectors do."""
     img_size: tuple[int, int] = (224, 224)
     """Height and width that the published model was made for; any other will do, too."""
+    init_std: float | None = INIT_STD
+    """Of the truncated normals that linear maps start from. None starts them as torch does, between -1 and 1 over the
+    root of their inputs: with the published 0.02, blocks of a width far below a hundred pass on next to nothing at
+    first, and short trainings end before they learn."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for files."""
@@ -104,12 +109,10 @@ class HierarchicalBackbone(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Linear maps start as truncated normals of std 0.02 without bias; the rest as its modules say."""
+        """Linear maps start as the configuration says, without bias; the rest as its modules say."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=INIT_STD)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                self._start(module)
 
     def maps(self, images: Float[Tensor, "batch in_chans height width"]) -> Iterator[Tensor]:
         """The map after each stage, channels last.
@@ -188,8 +191,15 @@ class HierarchicalBackbone(nn.Module):
         weight = next(self.parameters())
         self.head = nn.Linear(dim, num_classes, device=weight.device, dtype=weight.dtype) if num_classes else None
         if self.head is not None:
-            nn.init.trunc_normal_(self.head.weight, std=INIT_STD)
-            nn.init.zeros_(self.head.bias)
+            self._start(self.head)
+
+    def _start(self, linear: nn.Linear) -> None:
+        if self.config.init_std is None:
+            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5))
+        else:
+            nn.init.trunc_normal_(linear.weight, std=self.config.init_std)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter: 0 is the first entry, each block is one more; entries share the depth of the block
