@@ -1,0 +1,135 @@
+"""Efficient probing: a few queries straight against the tokens of a frozen masked autoencoder, for a third of what
+cross-attention trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from windeye.papers.efficient_probing import judgement, pictures
+from windeye.papers.efficient_probing.encoders import KINDS, Encoders, Kind
+from windeye.papers.efficient_probing.judgement import CLEAR, NEAR
+from windeye.papers.efficient_probing.plan import CLASS, HEADS, LABELLED, MATCHED, MEAN, NEAREST, PLANS, POOLS
+from windeye.papers.efficient_probing.probes import Outcome, neighbours, probe
+from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.report import Evidence
+
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+
+CLAIM = (
+    "Learned queries straight against the tokens of a frozen encoder, each with its slice of one projection, probe it "
+    "as well as multi-head cross-attention at a third of its parameters, and far better than its class or mean token."
+)
+RULE = (
+    "Accuracy of naming the digit of held-out scenes, made of held-out digits and parts of photographs, from the "
+    f"tokens of a masked autoencoder that saw no label. Shown if all of: {MATCHED} lies at most {NEAR:g} point below "
+    f"{HEADS} on the mean, with at most a third of its trained parameters, classifier included; it is at least "
+    f"{CLEAR:g} points above linear probes of the {CLASS} and of the {MEAN} of patches in every seed; 16 queries are "
+    "above one in every seed, and from 8 to 16 the mean gains less than from 1 to 4; in every seed its share of "
+    "attention on patches that the digit touches is above their share of all patches; with 4, 8 and 16 queries the "
+    "mean cosine of two maps of a scene falls in training, in every seed; with an encoder that labels have trained by "
+    f"its class token, what {MATCHED} gains over the {CLASS} is smaller on the mean. Opposite if it is below both "
+    "linear probes in every seed. The other arms are reported and decide nothing."
+)
+LIMITS = (
+    f"A toy: scenes of 48 x 48 pixels, 64 patches, {PLANS['default'].depth} blocks of width {PLANS['default'].dim}, "
+    f"{PLANS['default'].masked_steps} steps of masked training, three photographs as ground. Every probe takes the "
+    "better of its rates on scenes that choose. Both attentive pools of this library pool before they project, so that "
+    "the time of a step says nothing about other people's cross-attention; `windeye bench pools` does."
+)
+
+
+ENCODER = "encoder"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a run that is kept once it is done: what it is of, and about how much of a seed's work it is."""
+
+    of: tuple[str, Kind]
+    name: str
+    weight: float
+    work: Callable[[], Any]
+
+
+def experiment(run: Run) -> Evidence:
+    """Train both encoders with every seed, probe them by every arm, and judge by `RULE`.
+
+    Raises:
+        ImportError: scikit-learn, Pillow or Accelerate is missing.
+    """
+    plan = PLANS[run.budget]
+    found: dict[tuple[str, Kind], list[Any]] = {}
+    path = run.recorder.path
+    folder = None if path is None else path.parent / f"encoders-{run.recorder.settings}"
+    with one_thread():
+        for number, seed in enumerate(run.seeds):
+            encoders = Encoders(plan, seed, run.device, folder)
+            parts = parts_of(encoders)
+            done, whole = number / len(run.seeds), len(run.seeds) * sum(part.weight for part in parts)
+            for part in parts:
+
+                def tell(
+                    share: float, name: str = part.name, done: float = done, own: float = part.weight / whole
+                ) -> None:
+                    run.progress(name, done + share * own)
+
+                tell(0.0)
+                encoders.tell = tell
+                found.setdefault(part.of, []).append(run.recorder.part(part.name, part.work))
+                done += part.weight / whole
+        run.progress("done", 1.0)
+    seconds = sum(outcome["seconds"] for outcomes in found.values() for outcome in outcomes)
+    losses: dict[Kind, list[list[float]]] = {kind: [o["losses"] for o in found.pop((ENCODER, kind))] for kind in KINDS}
+    nearest = [o["accuracy"] for o in found.pop((NEAREST, "masked"))]
+    rows = judgement.rows_of(found, nearest, losses)
+    return Evidence(
+        slug="efficient-probing",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=judgement.verdict(rows),
+        checks=judgement.checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=seconds,
+        command=run.command,
+        limits=LIMITS,
+        pictures=(pictures.trade_off(rows), pictures.seeking(rows), pictures.courses(rows)),
+    )
+
+
+def parts_of(encoders: Encoders) -> list[Part]:
+    """The work of one seed: both encoders, and the arms that read each."""
+    plan, seed = encoders.plan, encoders.seed
+    parts = []
+    work: tuple[tuple[Kind, int, Iterable[str]], ...]
+    work = (("masked", plan.masked_steps, POOLS), ("labelled", plan.labelled_steps, LABELLED))
+    for kind, steps, arms in work:
+        name = f"{kind} encoder, seed {seed}, {steps} steps"
+        parts.append(Part((ENCODER, kind), name, 10.0, partial(_training, encoders, kind)))
+        for arm in arms:
+            name = f"{arm} on the {kind} encoder, seed {seed}"
+            parts.append(Part((arm, kind), name, 1.0, partial(_probing, encoders, kind, arm)))
+        if kind == "masked":
+            parts.append(Part((NEAREST, kind), f"{NEAREST}, seed {seed}", 0.2, partial(_voting, encoders)))
+    return parts
+
+
+def _training(encoders: Encoders, kind: Kind) -> dict[str, Any]:
+    began = perf_counter()
+    return {"losses": encoders.trained(kind).losses, "seconds": perf_counter() - began}
+
+
+def _probing(encoders: Encoders, kind: Kind, arm: str) -> Outcome:
+    read = encoders.tokens(kind)
+    return probe(arm, encoders.plan, encoders.seed, read["train"], read["check"], read["test"])
+
+
+def _voting(encoders: Encoders) -> dict[str, Any]:
+    began = perf_counter()
+    read = encoders.tokens("masked")
+    return {"accuracy": neighbours(read["train"], read["check"], read["test"]), "seconds": perf_counter() - began}
