@@ -35,7 +35,7 @@ def ep(pool, x):
 
 def cross_attention(pool, x):
     query = pool.query if pool.query_proj is None else pool.query_proj(pool.query)
-    out = attention(query, *pool.kv_proj(x).chunk(2, dim=1), pool.heads)
+    out = attention(query[0], *pool.kv_proj(x).chunk(2, dim=1), pool.heads)
     return out if pool.out_proj is None else pool.out_proj(out)
 
 
@@ -61,13 +61,13 @@ def clip(pool, x):
 
 
 def siglip(pool, x):
-    z = pool.proj(attention(pool.query(pool.latent), *pool.kv(x).chunk(2, dim=1), pool.heads))
+    z = pool.proj(attention(pool.query(pool.latent)[0], *pool.kv(x).chunk(2, dim=1), pool.heads))
     return z + pool.feed_forward.fc2(F.gelu(pool.feed_forward.fc1(z)))
 
 
 def aim(pool, x):
     n = normed(pool.norm, x)
-    return attention(pool.query, pool.key(n), pool.value(n), pool.heads)
+    return attention(pool.query[0], pool.key(n), pool.value(n), pool.heads)
 
 
 def coca(pool, x):
@@ -77,20 +77,20 @@ def coca(pool, x):
 
 
 def cait(pool, x):
-    y = pool.norm1(torch.cat([pool.token[None], x]))
+    y = pool.norm1(torch.cat([pool.token, x]))
     query, key, value = pool.qkv(y).chunk(3, dim=1)
-    z = pool.token + pool.scale1 * pool.proj(attention(query[0], key, value, pool.heads))
+    z = pool.token[0] + pool.scale1 * pool.proj(attention(query[0], key, value, pool.heads))
     return pool.norm(z + pool.scale2 * pool.feed_forward.fc2(F.gelu(pool.feed_forward.fc1(pool.norm2(z)))))
 
 
 def cae(pool, x):
-    query, key, value = pool.query(pool.norm_q(pool.token)), pool.key(pool.norm_k(x)), pool.value(pool.norm_v(x))
+    query, key, value = pool.query(pool.norm_q(pool.token))[0], pool.key(pool.norm_k(x)), pool.value(pool.norm_v(x))
     return pool.proj(attention(query, key, value, pool.heads))
 
 
 def jepa(pool, x):
-    out = attention(pool.query(pool.token), *pool.kv(pool.norm1(x)).chunk(2, dim=1), pool.heads)
-    z = pool.token + pool.proj(out)
+    out = attention(pool.query(pool.token)[0], *pool.kv(pool.norm1(x)).chunk(2, dim=1), pool.heads)
+    z = pool.token[0] + pool.proj(out)
     return z + pool.feed_forward.fc2(F.gelu(pool.feed_forward.fc1(pool.norm2(z))))
 
 

@@ -11,10 +11,11 @@ Needs the extra ``train``: ``pip install 'windeye[train]'``.
 """
 
 from windeye.train.history import Row
+from windeye.train.lars import LARS
 from windeye.train.loop import fit
 from windeye.train.masked import HiddenPixels, Masked
 from windeye.train.metrics import score
 from windeye.train.optimiser import AdamW, Cosine
 from windeye.train.training import NonFinite
 
-__all__ = ["AdamW", "Cosine", "HiddenPixels", "Masked", "NonFinite", "Row", "fit", "score"]
+__all__ = ["LARS", "AdamW", "Cosine", "HiddenPixels", "Masked", "NonFinite", "Row", "fit", "score"]

@@ -15,7 +15,7 @@ from windeye.data.sequences import BatchSource, check_integer
 from windeye.train.checkpoint import Folder
 from windeye.train.history import STEP_NAMES, Row
 from windeye.train.interrupt import Interrupt
-from windeye.train.optimiser import AdamW, Cosine
+from windeye.train.optimiser import AdamW, Cosine, Optimiser
 from windeye.train.training import PRECISIONS, Objective, Precision, cross_entropy, prepared
 
 _ADAMW, _COSINE = AdamW(), Cosine()
@@ -26,7 +26,7 @@ def fit(
     batches: BatchSource,
     *,
     steps: int,
-    optimiser: AdamW = _ADAMW,
+    optimiser: Optimiser = _ADAMW,
     schedule: Cosine = _COSINE,
     objective: Objective = cross_entropy,
     precision: Precision = "no",
@@ -47,7 +47,7 @@ def fit(
         batches: ``batches(step)`` gives (tokens, targets), as `windeye.data.tasks.Fresh` and `Epochs` do. It must give
             the same batch for the same step, or a resumed run sees other data than one that went through.
         steps: how many optimiser steps in all.
-        optimiser: rate, betas, weight decay and clipping.
+        optimiser: `AdamW` or `LARS`, with rate, weight decay and clipping.
         schedule: the course of the rate over the steps.
         objective: ``objective(model, tokens, targets)`` gives the loss of a batch, whatever its two tensors are. It
             must call the model that it is handed, or processes do not share their gradients.

@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
+
+
+class Optimiser(Protocol):
+    """A frozen dataclass that says how weights move, such as `AdamW`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate."""
+        ...
+
+    @property
+    def clip(self) -> float | None:
+        """Largest norm of all gradients together."""
+        ...
+
+    def of(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of a model's trainable parameters."""
+        ...
 
 
 @dataclass(frozen=True)

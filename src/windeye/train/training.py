@@ -15,7 +15,7 @@ from windeye.data.sequences import IGNORED, BatchSource
 from windeye.train.extra import required
 from windeye.train.history import STEP_NAMES, Row
 from windeye.train.metrics import logits_of, token_loss
-from windeye.train.optimiser import AdamW
+from windeye.train.optimiser import Optimiser
 
 Precision = Literal["no", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
@@ -100,7 +100,7 @@ class Training:
 
 @contextmanager
 def prepared(
-    model: nn.Module, optimiser: AdamW, precision: Precision, objective: Objective = cross_entropy
+    model: nn.Module, optimiser: Optimiser, precision: Precision, objective: Objective = cross_entropy
 ) -> Iterator[Training]:
     """Put a model in training mode and into Accelerate's hands; give it back as it was, but for its weights.
 

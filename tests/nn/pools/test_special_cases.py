@@ -43,7 +43,7 @@ def test_it_is_cross_attention_of_one_query_whose_keys_are_folded_into_the_query
     theirs = CrossAttentionPool(DIM, heads, out_proj=False).double()
     torch.nn.init.normal_(theirs.query)
     ours = EfficientPool(DIM, heads).double()
-    query = theirs.query_proj(theirs.query).unflatten(0, (heads, -1))
+    query = theirs.query_proj(theirs.query)[0].unflatten(0, (heads, -1))
     of_key, of_value = theirs.kv_proj.weight.chunk(2)
     with torch.no_grad():
         for head, rows in enumerate(of_key.chunk(heads)):

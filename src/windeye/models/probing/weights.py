@@ -60,14 +60,14 @@ RULES: dict[str, Rules] = {
         **_linear("pool.norm", "0.norm"),
     },
     "siglip": {
-        "pool.latent": _reshaped("0.latent", before=(1, 1)),
+        "pool.latent": _reshaped("0.latent", before=(1,)),
         **_linear("pool.query", "0.q"),
         **_linear("pool.kv", "0.kv"),
         **_linear("pool.proj", "0.proj"),
         **_feed_forward("pool.feed_forward", "0.mlp"),
     },
     "aim": {
-        "pool.query": _reshaped("0.cls_token", before=(1, 1)),
+        "pool.query": _reshaped("0.cls_token", before=(1,)),
         "pool.key.weight": "0.k.weight",
         "pool.value.weight": "0.v.weight",
         **_statistics("pool.norm", "0.bn"),
@@ -80,7 +80,7 @@ RULES: dict[str, Rules] = {
         "pool.proj.weight": "0.to_out.weight",
     },
     "cait": {
-        "pool.token": _reshaped("0.cls_token", before=(1, 1)),
+        "pool.token": _reshaped("0.cls_token", before=(1,)),
         "pool.scale1": "0.blocks_token_only.0.gamma_1",
         "pool.scale2": "0.blocks_token_only.0.gamma_2",
         **_linear("pool.norm1", "0.blocks_token_only.0.norm1"),
@@ -94,7 +94,7 @@ RULES: dict[str, Rules] = {
         **_linear("pool.norm", "0.norm"),
     },
     "cae": {
-        "pool.token": _reshaped("0.query_token", before=(1, 1)),
+        "pool.token": _reshaped("0.query_token", before=(1,)),
         **_linear("pool.norm_q", "0.norm1_q"),
         **_linear("pool.norm_k", "0.norm1_k"),
         **_linear("pool.norm_v", "0.norm1_v"),
@@ -105,7 +105,7 @@ RULES: dict[str, Rules] = {
         **_linear("pool.proj", "0.cross_attn.proj"),
     },
     "jepa": {
-        "pool.token": _reshaped("0.query_tokens", before=(1, 1)),
+        "pool.token": _reshaped("0.query_tokens", before=(1,)),
         **_linear("pool.norm1", "0.cross_attention_block.norm1"),
         **_linear("pool.query", "0.cross_attention_block.xattn.q"),
         **_linear("pool.kv", "0.cross_attention_block.xattn.kv"),

@@ -34,11 +34,11 @@ class AimPool(TokenPool):
         self.head_dim = check_divides(heads, dim, "dim")
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
-        self.query = nn.Parameter(torch.randn(dim) * QUERY_STD)
+        self.query = nn.Parameter(torch.randn(1, dim) * QUERY_STD)
         self.norm = nn.BatchNorm1d(dim, eps=1e-6, affine=False)
 
     def reading(self, tokens: Tokens) -> Reading:
-        asked = toward_tokens(self.query[None, None], self.key.weight, self.heads)
+        asked = toward_tokens(self.query[None], self.key.weight, self.heads)
         normed = batch_normed(self.norm, tokens)
         return Reading.of(asked, normed, normed, self.head_dim**-0.5, tokens)
 

@@ -33,7 +33,7 @@ class CaePool(TokenPool):
         super().__init__(dim)
         self.heads = check_count("heads", heads)
         self.head_dim = check_divides(heads, dim, "dim")
-        self.token = nn.Parameter(torch.zeros(dim))
+        self.token = nn.Parameter(torch.zeros(1, dim))
         self.norm_q, self.norm_k, self.norm_v = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.unused_norm = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim, bias=False)
@@ -42,7 +42,7 @@ class CaePool(TokenPool):
         self.proj = nn.Linear(dim, dim)
 
     def reading(self, tokens: Tokens) -> Reading:
-        query = self.query(self.norm_q(self.token))[None, None]
+        query = self.query(self.norm_q(self.token))[None]
         asked = toward_tokens(query, self.key.weight, self.heads)
         return Reading.of(asked, self.norm_k(tokens.x), self.norm_v(tokens.x), self.head_dim**-0.5, tokens)
 

@@ -41,15 +41,15 @@ class CaitPool(TokenPool):
         self.scale1 = nn.Parameter(torch.full((dim,), layer_scale))
         self.scale2 = nn.Parameter(torch.full((dim,), layer_scale))
         self.norm = nn.LayerNorm(dim)
-        self.token = nn.Parameter(torch.empty(dim))
+        self.token = nn.Parameter(torch.empty(1, dim))
         nn.init.trunc_normal_(self.token, std=QUERY_STD)
 
     def reading(self, tokens: Tokens) -> Reading:
         own = self.norm1(self.token)
-        y = torch.cat([own.expand(tokens.x.shape[0], 1, -1), self.norm1(tokens.x)], dim=1)
+        y = torch.cat([own.expand(tokens.x.shape[0], -1, -1), self.norm1(tokens.x)], dim=1)
         of_query, of_key, _ = self.qkv.weight.chunk(3)
         query = nn.functional.linear(own, of_query, self.qkv.bias[: self.dim])
-        return Reading.of(toward_tokens(query[None, None], of_key, self.heads), y, y, self.head_dim**-0.5, tokens)
+        return Reading.of(toward_tokens(query[None], of_key, self.heads), y, y, self.head_dim**-0.5, tokens)
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:
         of_value, bias = self.qkv.weight[-self.dim :], self.qkv.bias[-self.dim :]

@@ -41,14 +41,14 @@ class CrossAttentionPool(TokenPool):
         super().__init__(dim)
         self.heads = check_count("heads", heads)
         self.head_dim = check_divides(heads, dim, "dim")
-        self.query = nn.Parameter(torch.randn(dim) * QUERY_STD)
+        self.query = nn.Parameter(torch.randn(1, dim) * QUERY_STD)
         self.query_proj = nn.Linear(dim, dim, bias=bias) if query_proj else None
         self.kv_proj = nn.Linear(dim, 2 * dim, bias=bias)
         self.out_proj = nn.Linear(dim, dim, bias=bias) if out_proj else None
 
     def reading(self, tokens: Tokens) -> Reading:
         query = self.query if self.query_proj is None else self.query_proj(self.query)
-        asked = toward_tokens(query[None, None], self.kv_proj.weight[: self.dim], self.heads)
+        asked = toward_tokens(query[None], self.kv_proj.weight[: self.dim], self.heads)
         return Reading.of(asked, tokens.x, tokens.x, self.head_dim**-0.5, tokens)
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:

@@ -34,7 +34,7 @@ class JepaPool(TokenPool):
         super().__init__(dim)
         self.heads = check_count("heads", heads)
         self.head_dim = check_divides(heads, dim, "dim")
-        self.token = nn.Parameter(torch.empty(dim))
+        self.token = nn.Parameter(torch.empty(1, dim))
         self.norm1 = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -52,7 +52,7 @@ class JepaPool(TokenPool):
 
     def reading(self, tokens: Tokens) -> Reading:
         normed = self.norm1(tokens.x)
-        asked = toward_tokens(self.query(self.token)[None, None], self.kv.weight[: self.dim], self.heads)
+        asked = toward_tokens(self.query(self.token)[None], self.kv.weight[: self.dim], self.heads)
         return Reading.of(asked, normed, normed, self.head_dim**-0.5, tokens)
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:

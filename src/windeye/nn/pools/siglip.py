@@ -31,7 +31,7 @@ class SiglipPool(TokenPool):
         super().__init__(dim)
         self.heads = check_count("heads", heads)
         self.head_dim = check_divides(heads, dim, "dim")
-        self.latent = nn.Parameter(torch.empty(dim))
+        self.latent = nn.Parameter(torch.empty(1, dim))
         nn.init.trunc_normal_(self.latent, std=dim**-0.5)
         self.query = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -39,7 +39,7 @@ class SiglipPool(TokenPool):
         self.feed_forward = FeedForward(dim, 4 * dim)
 
     def reading(self, tokens: Tokens) -> Reading:
-        asked = toward_tokens(self.query(self.latent)[None, None], self.kv.weight[: self.dim], self.heads)
+        asked = toward_tokens(self.query(self.latent)[None], self.kv.weight[: self.dim], self.heads)
         return Reading.of(asked, tokens.x, tokens.x, self.head_dim**-0.5, tokens)
 
     def pool(self, tokens: Tokens) -> Float[Tensor, "batch dim"]:
