@@ -11,7 +11,7 @@ from windeye.papers.hilo.judgement import NEAR
 from windeye.papers.hilo.plan import ARMS, PLANS, SPLIT
 from windeye.report import Evidence
 
-SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 
 CLAIM = (
     "Heads split by frequency are as accurate as full attention and faster than it, than windows and than pooled keys: "
@@ -28,13 +28,15 @@ RULE = (
     "than windows and spatial reduction. The arm without attention and alpha 1 are reported and decide nothing else."
 )
 LIMITS = (
-    f"A toy: 16x16 tokens, {PLANS['default'].blocks} blocks of width {PLANS['default'].dim}, "
-    f"{PLANS['default'].steps} steps on scenes of five digits of 8x8 pixels, enlarged; a digit is at most 8 tokens "
-    "wide, which blocks of convolutions nearly reach without attention. Steps, batch and rate were chosen from single "
-    "runs of the arm without attention, which then names half of the tokens; nothing was tuned for an arm that the "
-    "rule compares. Speed is of whole networks in this library's CPU kernels on one thread, on a machine that other "
-    "work may keep busy: arms take turns and ratios are medians. The published harness of single layers is `windeye "
-    "bench hilo`. Energies are of one photograph, in networks trained on digits."
+    f"A toy: 12x12 tokens, {PLANS['default'].blocks} blocks of width {PLANS['default'].dim}, "
+    f"{PLANS['default'].steps} steps on scenes of three digits of 8x8 pixels, enlarged; a digit is at most 6 tokens "
+    "wide, which blocks of convolutions reach without attention. Steps, rate and size were chosen from single runs of "
+    "full attention with a seed that is not reported, until it named most tokens; nothing was tuned for HiLo. A first "
+    "plan, larger scenes and weights started as wide networks start theirs, was stopped after four arms of one seed, "
+    "because full attention then named 34% of the tokens, alpha 0 39%. Speed is of whole networks on images of 64x64 "
+    "pixels in this library's CPU kernels on one thread, on a machine that other work may keep busy: arms take turns "
+    "and ratios are medians. The published harness of single layers is `windeye bench hilo`. Energies are of one "
+    "photograph, in networks trained on digits."
 )
 
 

@@ -12,12 +12,14 @@ from torch import Tensor
 from windeye.data import photograph
 from windeye.data.sequences import IGNORED
 
-SIDE, PATCH = 64, 4
-DIGITS, SIZES = 5, (16, 24, 32)
+SIDE, PATCH = 48, 4
+DIGITS, SIZES = 3, (16, 24)
 """How many in a scene, and how large, in pixels; all lie at multiples of the patch."""
 TRAINED = 1297
 """Digits that training draws from; the other 500 are held out."""
 NOISE = 0.1
+SQUARE = 64
+"""Side of the squares that a photograph is cut into."""
 
 
 @lru_cache(maxsize=1)
@@ -38,13 +40,13 @@ def digits() -> tuple[Float[Tensor, "digits 8 8"], Int64[Tensor, " digits"]]:
 
 def scenes(
     number: int, random: torch.Generator, *, held_out: bool = False
-) -> tuple[Float[Tensor, "number 1 64 64"], Int64[Tensor, "number 16 16"]]:
+) -> tuple[Float[Tensor, "number 1 48 48"], Int64[Tensor, "number 12 12"]]:
     """Scenes, and for each token the digit that lies there, or `IGNORED` on the ground.
 
     Example:
         >>> images, labels = scenes(2, torch.Generator().manual_seed(0))
         >>> images.shape, labels.shape, bool((labels == IGNORED).any())
-        (torch.Size([2, 1, 64, 64]), torch.Size([2, 16, 16]), True)
+        (torch.Size([2, 1, 48, 48]), torch.Size([2, 12, 12]), True)
     """
     scans, values = digits()
     first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
@@ -70,5 +72,7 @@ def photographs() -> Float[Tensor, "crops 1 64 64"]:
     for size in (256, 512):
         bytes_: UInt8[np.ndarray, "h w 3"] = photograph(size=size)
         grey = torch.from_numpy(bytes_).float().mean(-1) / 255
-        cut.append(grey.reshape(size // SIDE, SIDE, size // SIDE, SIDE).transpose(1, 2).reshape(-1, 1, SIDE, SIDE))
+        cut.append(
+            grey.reshape(size // SQUARE, SQUARE, size // SQUARE, SQUARE).transpose(1, 2).reshape(-1, 1, SQUARE, SQUARE)
+        )
     return torch.cat(cut)

@@ -22,6 +22,10 @@ from windeye.papers.hilo.plan import ARMS, SPLIT, Plan, hilo
 from windeye.train import AdamW, Cosine
 
 
+MEAN, SPREAD = 0.12, 0.3
+"""Of the pixels of scenes, noise included; networks read what is left without them."""
+
+
 class Outcome(TypedDict):
     """What one trained network leaves behind. Shares are [layer][kind], high heads first."""
 
@@ -45,11 +49,11 @@ class Namer(nn.Module):
     def __init__(self, arm: str, plan: Plan) -> None:
         super().__init__()
         stage = StageSpec(plan.dim, plan.heads, ConvSpec(), (ARMS[arm],) * plan.blocks, depthwise=True)
-        self.backbone = HierarchicalBackbone(BackboneConfig((stage,), in_chans=1, num_classes=0))
+        self.backbone = HierarchicalBackbone(BackboneConfig((stage,), in_chans=1, num_classes=0, init_std=None))
         self.head = nn.Linear(plan.dim, 10)
 
     def forward(self, images: Float[Tensor, "batch 1 h w"]) -> Float[Tensor, "batch rows columns 10"]:
-        return self.head(self.backbone.forward_features(images))
+        return self.head(self.backbone.forward_features((images - MEAN) / SPREAD))
 
 
 def train(arm: str, plan: Plan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
@@ -127,10 +131,10 @@ def shares(model: Namer, images: Tensor) -> list[list[float]]:
 
 
 def speeds(plan: Plan) -> Speeds:
-    """A forward pass of each arm in turn, on the CPU."""
+    """A forward pass of each arm in turn, on the CPU, on images as large as the squares of photographs."""
     began = time.perf_counter()
     models = {arm: Namer(arm, plan).eval() for arm in ARMS}
-    images = torch.randn(plan.batch, 1, scenes.SIDE, scenes.SIDE)
+    images = torch.randn(plan.batch, 1, scenes.SQUARE, scenes.SQUARE)
 
     def forward(model: Namer) -> Callable[[], object]:
         return lambda: model(images)
