@@ -21,7 +21,6 @@ from windeye.papers.hilo.frequency import high_share
 from windeye.papers.hilo.plan import ARMS, SPLIT, Plan, hilo
 from windeye.train import AdamW, Cosine
 
-
 MEAN, SPREAD = 0.12, 0.3
 """Of the pixels of scenes, noise included; networks read what is left without them."""
 
