@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.windows import blocks
-from windeye.tokens import absent, gather, merge, mix, partition, pool, route, sample
+from windeye.tokens import absent, gather, merge, mix, partition, pool, resize, route, sample
 
 sides = st.tuples(st.integers(1, 9), st.integers(1, 9))
 
@@ -83,3 +83,31 @@ def test_mixtures_are_sums_over_positions(front):
     for b, h, k in product(range(3), range(2), range(6)):
         expected = sum(wide[b, h, k, p] * x[b, p // 4, p % 4, h] for p in range(8))
         torch.testing.assert_close(out[b, k, h], expected)
+
+
+@settings(deadline=None)
+@given(grid=sides, size=sides, antialias=st.booleans(), channels_last=st.booleans())
+def test_a_resized_map_is_read_with_tents(grid, size, antialias, channels_last):
+    x = torch.randn(2, *grid, 3, dtype=torch.float64)
+    x = x if channels_last else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+
+    def axis(few, many, i):
+        reach = max(many / few, 1.0) if antialias else 1.0
+        place = (i + 0.5) * many / few - 0.5
+        place = place if antialias else min(max(place, 0.0), many - 1.0)
+        weights = [max(0.0, 1 - abs(place - j) / reach) for j in range(many)]
+        return [weight / sum(weights) for weight in weights]
+
+    out = resize(x, size, antialias=antialias)
+    assert out.shape == (2, *size, 3)
+    for a, b in product(range(size[0]), range(size[1])):
+        down, across = axis(size[0], grid[0], a), axis(size[1], grid[1], b)
+        expected = sum(down[y] * across[z] * x[:, y, z] for y, z in product(range(grid[0]), range(grid[1])))
+        torch.testing.assert_close(out[:, a, b], expected)
+
+
+def test_a_constant_map_of_any_size_is_the_same_constant():
+    for antialias in (False, True):
+        assert torch.equal(
+            resize(torch.ones(1, 7, 5, 1), (3, 9), antialias=antialias).round(decimals=5), torch.ones(1, 3, 9, 1)
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -20,6 +20,11 @@ class Preset:
     build: Callable[..., nn.Module]
     weights: WeightMap | None
     settings: dict[str, Any]
+
+    @property
+    def source(self) -> Literal["published", "reimplementation"]:
+        """Whether sizes and details are the published ones, or ours, because no official code is known."""
+        return "reimplementation" if self.weights is not None and not self.weights.published else "published"
 
 
 PRESETS: dict[str, Preset] = {}
@@ -74,7 +79,8 @@ def create(name: str, weights: str | Path | None = None, *, resize_tables: bool 
     model = preset.build(**preset.settings | config)
     if weights is not None:
         checkpoint = read_checkpoint(weights)
-        if preset.weights is None or checkpoint.keys() == model.state_dict().keys():
+        ours = checkpoint.keys() == model.state_dict().keys()
+        if preset.weights is None or (ours and preset.weights.published):
             model.load_state_dict(checkpoint)
         else:
             preset.weights.load(model, checkpoint, resize=resize_tables)

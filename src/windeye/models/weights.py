@@ -81,6 +81,8 @@ class WeightMap:
     """Regular expression of a name that files of this family have."""
     settings: Callable[[Mapping[str, Tensor]], dict[str, Any]] | None = None
     """Settings of the family's builder that can be read off an official file, such as the number of classes."""
+    published: bool = True
+    """Whether there are official files; otherwise their names are ours, of a re-design without official code."""
 
     def rule(self, ours: str) -> Rule:
         """How one of our tensors is made.

@@ -53,8 +53,18 @@ def resize(
     """
     if size == (x.shape[1], x.shape[2]):
         return x
-    # Torch averages in no type below single precision.
-    kind = torch.promote_types(x.dtype, torch.float32) if antialias else x.dtype
-    maps = x.permute(0, 3, 1, 2).to(kind)
-    out = F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=antialias)
-    return out.permute(0, 2, 3, 1).to(x.dtype)
+    if not antialias:
+        maps = x.permute(0, 3, 1, 2)
+        return F.interpolate(maps, size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    # By products of axes: torch's own antialiased maps of one column are wrong where channels come first (2.13).
+    kind = torch.promote_types(x.dtype, torch.float32)
+    down, across = (_tents(few, many, x.device, kind) for few, many in zip(size, x.shape[1:3], strict=True))
+    return torch.einsum("ay,bx,nyxc->nabc", down, across, x.to(kind)).to(x.dtype)
+
+
+def _tents(few: int, many: int, device: torch.device, kind: torch.dtype) -> Float[Tensor, "few many"]:
+    """How much of each token is in what is read at ``few`` places: tents as wide as their distance, at least two."""
+    places = (torch.arange(few, device=device, dtype=kind) + 0.5) * (many / few) - 0.5
+    distance = (places[:, None] - torch.arange(many, device=device, dtype=kind)).abs()
+    weights = (1 - distance / max(many / few, 1.0)).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)

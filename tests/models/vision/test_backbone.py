@@ -18,13 +18,14 @@ from windeye.models.vision import (
     biformer,
     cswin,
     litv2,
+    maformer,
     nat,
     swin,
     vitae,
     vsa_swin,
 )
 from windeye.nn.drop_path import DropPath
-from windeye.nn.mixers import MIXERS, FullSpec, TokenMixer, WindowSpec
+from windeye.nn.mixers import MIXERS, FullSpec, MultiScaleFusionSpec, TokenMixer, WindowSpec
 
 
 def shapes_only(_mixer, x, plans):
@@ -41,6 +42,9 @@ FAMILIES = {
     ),
     "cswin": lambda **config: cswin(8, (1, 1), (2, 2), stripes=(2, None), num_classes=5, **config),
     "biformer": lambda **config: biformer(8, (1, 1), regions=3, keep=(2, None), head_dim=4, num_classes=5, **config),
+    "maformer": lambda **config: maformer(
+        (8, 16), (1, 2), (2, 4), fusion=MultiScaleFusionSpec(window=3), num_classes=5, img_size=40, **config
+    ),
     "litv2": lambda **config: litv2(8, (1, 1), (2, 2), windows=(None, 2), alpha=0.5, num_classes=5, **config),
     "vsa_swin": lambda **config: vsa_swin(8, (2, 2), (2, 2), window=3, num_classes=5, **config),
     "vitae": lambda **config: vitae(
@@ -127,6 +131,17 @@ def test_every_mixer_lives_in_a_backbone(kind):
     logits.sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     assert BackboneConfig.from_dict(model.config.to_dict()) == model.config
+
+
+def test_positions_are_encoded_without_a_mixer_too():
+    """Where the trunk keeps them; in a branch there would be nobody to read them."""
+    from windeye.models.vision import Block
+
+    x = torch.randn(2, 5, 6, 8, dtype=torch.float64)
+    block = Block(StageSpec(8, 2, ConvSpec(), (), position=3), None, 0.0).double()
+    seen = x + block.position(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    torch.testing.assert_close(block(x), seen + block.feed_forward(block.norm2(seen)), **EXACT)
+    assert Block(StageSpec(8, 2, ConvSpec(), (), position=3, position_scope="branch"), None, 0.0).position is None
 
 
 def test_where_the_position_encoding_goes():

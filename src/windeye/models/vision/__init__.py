@@ -9,6 +9,7 @@ from windeye.models.vision.deformable import DeformableSpec
 from windeye.models.vision.entries import ENTRIES, ConvSpec, EntrySpec, MergeSpec, TwoConvSpec, entry
 from windeye.models.vision.files import load_backbone, save_backbone
 from windeye.models.vision.litv2 import litv2
+from windeye.models.vision.maformer import maformer
 from windeye.models.vision.masked import DecoderSpec, MaskedAutoencoder
 from windeye.models.vision.nat import nat
 from windeye.models.vision.reduction import ReductionSpec
@@ -41,6 +42,7 @@ __all__ = [
     "entry",
     "litv2",
     "load_backbone",
+    "maformer",
     "nat",
     "save_backbone",
     "swin",

@@ -162,9 +162,8 @@ def interpolated(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         >>> interpolated(torch.ones(4, 2, 4, 4), (8, 4, 8, 8)).sum((2, 3)).unique()
         tensor([16.])
     """
-    out = resize(tensor.flatten(2)[None], (shape[0], shape[1]), antialias=True)[0].reshape(
-        *shape[:2], *tensor.shape[2:]
-    )
+    flat = tensor.reshape(1, *tensor.shape[:2], -1)
+    out = resize(flat, (shape[0], shape[1]), antialias=True).reshape(*shape[:2], *tensor.shape[2:])
     if tensor.dim() < 4:
         return out
     # Every token of the larger map, seen on the smaller one, axis by axis.
