@@ -23,6 +23,8 @@ PUBLISHED = {
     # fna spec, configurations.
     "nat_mini": 2.7, "nat_tiny": 4.3, "nat_small": 7.8, "nat_base": 13.7,
     "dinat_mini": 2.7, "dinat_tiny": 4.3, "dinat_small": 7.8, "dinat_base": 13.7, "dinat_large": 30.6,
+    # Vision notes, and DeiT's sizes in Swin's table.
+    "vit_s": 4.6, "vit_b": 17.5,
     # maformer spec, peers.
     "cswin_t": 4.3, "cswin_s": 6.9, "cswin_b": 15.0,
 }  # fmt: skip

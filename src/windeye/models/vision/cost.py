@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from windeye.models.vision.backbone import HierarchicalBackbone
+from windeye.models.vision.vit import VisionTransformer
 from windeye.nn.mixers import GlobalDownSampling, Plan, TokenMixer
 from windeye.nn.mixers.plan import multiply_adds, pairs
 
@@ -32,7 +33,7 @@ class Cost:
         return self.projections + self.attention
 
 
-def cost(model: HierarchicalBackbone, size: tuple[int, int] | None = None) -> Cost:
+def cost(model: HierarchicalBackbone | VisionTransformer, size: tuple[int, int] | None = None) -> Cost:
     """The cost of a model on an image of ``size`` (height, width), default the one that it was made for.
 
     Counted from the plans of its mixers and the shapes that its layers would see.
@@ -46,7 +47,10 @@ def cost(model: HierarchicalBackbone, size: tuple[int, int] | None = None) -> Co
     height, width = size or model.config.img_size
     found = Cost(parameters=sum(p.numel() for p in model.parameters()))
     with torch.device("meta"):
-        shadow = HierarchicalBackbone(model.config).eval()
+        if isinstance(model, VisionTransformer):
+            shadow: nn.Module = VisionTransformer(model.config).eval()
+        else:
+            shadow = HierarchicalBackbone(model.config).eval()
         for module in shadow.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 module.register_forward_hook(_counting_projections(found))
