@@ -8,22 +8,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import windeye
-from oracles.statistics_cases import CASES, Case, LogDistance, inputs, maps
+from oracles.statistics_cases import CASES, Case, asked, assert_top, expected, inputs, maps
 from windeye import Causal, Full, Sinks, Sliding
 from windeye.kernels.native import instruction_sets
 from windeye.kernels.statistics import compiled, cpu, passes, planner
-from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import (
     DistanceMass,
     Entropy,
-    MaxWeight,
     MeanDistance,
-    Participation,
-    RowMass,
-    SinkMass,
-    SpanMass,
     TopKeys,
     WindowedDistance,
 )
@@ -38,43 +32,6 @@ TOLERANCE = {
 }
 
 
-def expected(query, key, options, spans):
-    """Every statistic from the map, by its definition."""
-    weights, mask, distance, counted = maps(query, key, **options)
-    seen = mask.any(dim=2).any(dim=1).double()
-    sinks = seen * (seen.cumsum(-1) <= 3)
-    heads_last = {
-        "entropy": -torch.xlogy(weights, weights).sum(-1),
-        "squares": (weights**2).sum(-1),
-        "most": weights.amax(-1),
-        "mass": weights.sum(-1),
-        "far": (weights * distance.abs()).sum(-1),
-        "window": (weights * distance.abs().clamp(max=10)).sum(-1),
-        "self": (weights * (distance == 0)).sum(-1),
-        "around": (weights * ((distance >= -3) & (distance <= 70))).sum(-1),
-        "log": (weights * (1.0 + distance.abs()).log()).sum(-1),
-        "sinks": (weights * sinks[:, None, None]).sum(-1),
-        "received": torch.einsum("bhts,bt->bhs", weights, counted),
-    }
-    lag = ((distance >= 4) & (distance <= 30)).double()
-    queries = torch.einsum("bt,ts->bs", counted, lag)
-    heads_last["influence"] = torch.einsum("bhts,bt,ts->bhs", weights, counted, lag) / queries.clamp(min=1)[:, None]
-    queries = torch.einsum("bhts,bt->bhs", mask.double(), counted)
-    heads_last["mean"] = heads_last["received"] / queries.clamp(min=1)
-    found = {name: value.movedim(1, 2) for name, value in heads_last.items()}
-    found["spans"] = torch.einsum("bhts,bjs->bthj", weights, spans.double())
-    return found, weights
-
-
-def asked(spans):
-    return {
-        "entropy": Entropy(), "squares": Participation(), "most": MaxWeight(), "mass": RowMass(), "far": MeanDistance(),
-        "window": WindowedDistance(10), "self": DistanceMass(0, 0), "around": DistanceMass(-3, 70),
-        "log": LogDistance(), "sinks": SinkMass(3), "spans": SpanMass(spans), "received": ColumnSum(),
-        "mean": ColumnMean(), "influence": FutureInfluence(4, 30), "top": TopKeys(4),
-    }  # fmt: skip
-
-
 def assert_equal(query, key, options, spans, **tolerance):
     values = windeye.statistics(query, key, asked(spans), route="cpu", **options)
     truth, weights = expected(query, key, options, spans)
@@ -84,18 +41,6 @@ def assert_equal(query, key, options, spans, **tolerance):
         assert values[name].dtype == wide
         torch.testing.assert_close(values[name].double(), value, **tolerance, msg=lambda text, n=name: f"{n}: {text}")
     assert_top(values["top"].double(), weights, **tolerance)
-
-
-def assert_top(top, weights, **tolerance):
-    """The weights are the largest, in order, and each is that of its key; there is a key wherever one is seen."""
-    key, weight = top[..., 0].long(), top[..., 1]
-    count = min(top.shape[3], weights.shape[-1])
-    best = weights.topk(count, dim=-1).values.movedim(1, 2)
-    torch.testing.assert_close(weight[..., :count], best, **tolerance)
-    own = weights.movedim(1, 2).gather(-1, key.clamp(min=0))
-    torch.testing.assert_close(weight, own.masked_fill(key < 0, 0.0), **tolerance)
-    missing = weights.movedim(1, 2).gt(0).sum(-1, keepdim=True) <= torch.arange(top.shape[3])
-    assert bool((key[~missing] >= 0).all())
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

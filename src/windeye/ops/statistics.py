@@ -12,7 +12,7 @@ from torch import Tensor
 from windeye.kernels.softmax.problem import check_key_padding, check_pattern, check_tensors
 from windeye.kernels.statistics import pair, planner
 from windeye.kernels.statistics.columns import ColumnMean, ColumnSum, FutureInfluence
-from windeye.kernels.statistics.relation import LiveKeys, Masked, Relation, Runs
+from windeye.kernels.statistics.relation import LiveKeys, Masked, Relation, Tabled
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import (
     Entropy,
@@ -73,9 +73,9 @@ def statistics(
         key_padding: True hides a key from every query.
         rows: queries that count in columns; default all. Rows of the others are computed as well.
         route: "auto" takes for each statistic the first that can: "cpu" (the compiled passes; rows can be
-            differentiated once), "fused" (torch's attention with functions of the key as values; differentiable),
-            "band" (tiles along the diagonal), "slab" (a few whole rows at a time; everything, differentiable). A name
-            takes that one for all.
+            differentiated once), "triton" (the same on CUDA), "fused" (torch's attention with functions of the key as
+            values; differentiable), "band" (tiles along the diagonal), "slab" (a few whole rows at a time; everything,
+            differentiable). A name takes that one for all.
 
     Returns:
         By name: row statistics [batch, queries, heads], some with more axes behind; column statistics
@@ -162,8 +162,7 @@ def relation_of(pattern: Pattern, query: Tensor, key: Tensor, key_padding: Tenso
         if isinstance(pattern, Expiry):
             return LiveKeys(planes, query.shape[1], hidden, offset)
         return Masked(planes if hidden is None else planes & ~hidden[:, None, None], offset)
-    runs = Runs.of_bound(pattern.bind(tuple(query.shape[1:-2]), tuple(key.shape[1:-2])), query.device)
-    return runs if hidden is None else runs.without(hidden)
+    return Tabled(pattern.bind(tuple(query.shape[1:-2]), tuple(key.shape[1:-2])), query.device, hidden)
 
 
 def named(stats: Stats) -> dict[str, Statistic]:

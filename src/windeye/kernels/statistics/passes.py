@@ -75,6 +75,7 @@ class Asked:
         self.keys = [stat for stat in listed if isinstance(stat, KeyStatistic)]
         self.distances = [s for s in listed if isinstance(s, DistanceStatistic) and type(s) not in SUMS]
         self.top = max((stat.count if isinstance(stat, TopKeys) else 1 for stat in listed if ranks(stat)), default=0)
+        self.keyed = any(isinstance(stat, TopKeys) for stat in listed)
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,14 @@ def values(work: Pass, stats: Mapping[str, Statistic]) -> dict[str, Tensor]:
     """Values of row statistics and sums of column statistics, which `refusal` has let pass; ``work`` is asked for the
     former."""
     rows = _differentiable_rows(work) if work.scores.needs_grad else work.rows()
-    found = {}
+    found: dict[str, Tensor] = {}
+    columns: dict[tuple[int, int | None], Tensor] = {}
     for name, stat in stats.items():
         if isinstance(stat, ColumnStatistic):
-            found[name] = work.columns(rows.lse, stat.lags)
+            # Sums and means of the same queries are one walk.
+            known = stat.lags in columns
+            found[name] = columns[stat.lags].clone() if known else work.columns(rows.lse, stat.lags)
+            columns.setdefault(stat.lags, found[name])
         elif isinstance(stat, KeyStatistic):
             features = work.features_of(stat)
             found[name] = rows.features[..., features] if stat.several else rows.features[..., features.start]

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from windeye.kernels.statistics import band, cpu, fused, slab
+from windeye.kernels.statistics import band, cpu, fused, slab, triton
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.statistic import ColumnStatistic, Statistic
 
@@ -28,8 +28,13 @@ class _Slab:
     run = staticmethod(slab.run)
 
 
-ROUTES: dict[str, Route] = {"cpu": cpu, "fused": fused, "band": band, "slab": _Slab()}
-"""In the order in which "auto" tries them; the last runs everything."""
+ROUTES: dict[str, Route] = {"cpu": cpu, "triton": triton, "fused": fused, "band": band, "slab": _Slab()}
+
+AUTO: dict[str, tuple[str, ...]] = {
+    "cpu": ("cpu", "fused", "band", "slab"),
+    "cuda": ("triton", "fused", "band", "slab"),
+}
+"""What "auto" tries, in order, by device type; the last runs everything, and is all that others have."""
 
 
 def refusals(scores: Scores, stat: Statistic) -> dict[str, str | None]:
@@ -44,7 +49,8 @@ def choose(scores: Scores, stat: Statistic, name: str = "auto") -> str:
         ValueError: the name is unknown, or the named route cannot run this; gives its reason.
     """
     if name == "auto":
-        return next(route for route, reason in refusals(scores, stat).items() if reason is None)
+        tried = AUTO.get(scores.query.device.type, ("fused", "slab"))
+        return next(route for route in tried if ROUTES[route].can_run(scores, stat) is None)
     if name not in ROUTES:
         raise ValueError(f'route must be "auto" or one of {", ".join(ROUTES)}, got {name!r}')
     if reason := ROUTES[name].can_run(scores, stat):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -116,6 +117,44 @@ class Runs:
         change = torch.zeros(counted.shape[0], self.keys + 1, dtype=torch.long, device=start.device)
         change.scatter_add_(1, start, counted.flatten(1)).scatter_add_(1, stop, -counted.flatten(1))
         return change.cumsum(dim=1)[:, :-1]
+
+
+class Tabled(Runs):
+    """The runs of a pattern of interval tables, without the keys that are hidden. They are written out when they
+    are read first: kernels that know tables never do."""
+
+    def __init__(
+        self, bound: Bound, device: torch.device | str = "cpu", hidden: Bool[Tensor, "batch keys"] | None = None
+    ) -> None:
+        offset = bound.tokens_kv - bound.tokens if bound.rank == 1 else 0
+        known = {"bound": bound, "device": torch.device(device), "hidden": hidden}
+        for name, value in {**known, "keys": bound.tokens_kv, "offset": offset}.items():
+            object.__setattr__(self, name, value)
+
+    bound: Bound
+    device: torch.device
+    hidden: Bool[Tensor, "batch keys"] | None
+
+    @property
+    def queries(self) -> int:
+        return self.bound.tokens
+
+    @cached_property
+    def _runs(self) -> Runs:
+        runs = Runs.of_bound(self.bound, self.device)
+        return runs if self.hidden is None else runs.without(self.hidden)
+
+    @property
+    def start(self) -> Int32[Tensor, "batch runs queries"]:
+        return self._runs.start
+
+    @property
+    def stop(self) -> Int32[Tensor, "batch runs queries"]:
+        return self._runs.stop
+
+    def without(self, hidden: Bool[Tensor, "batch keys"]) -> Tabled:
+        """As `Runs.without`."""
+        return Tabled(self.bound, self.device, hidden if self.hidden is None else self.hidden | hidden)
 
 
 @dataclass(frozen=True, eq=False)
