@@ -42,8 +42,8 @@ def can_run(problem: Problem) -> str | None:
         return "what a query sees depends on data"
     if problem.dtype == torch.float64:
         return "it has no float64"
-    if problem.has_bias or problem.dropout_p > 0.0:
-        return "it has neither bias tables nor dropout"
+    if problem.has_bias and "wrap" in problem.pattern.spec:
+        return 'a bias table with boundary "wrap" has no single offset per pair; use backend="reference"'
     if max(problem.head_dim, problem.value_dim) > LARGEST_DIM:
         return f"it holds up to {LARGEST_DIM} coordinates, got {problem.head_dim} and {problem.value_dim}"
     return None
@@ -67,9 +67,9 @@ def forward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _bias: torch.Tensor | None,
+    bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
+    seed: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``."""
     out = query.new_empty((*query.shape[:-1], problem.value_dim))
@@ -78,7 +78,7 @@ def forward(
         return out.zero_(), lse.fill_(-torch.inf)
     from windeye.kernels.softmax.triton import launch
 
-    launch.forward(launch.Call.of(problem, query, key, value, key_padding), out, lse)
+    launch.forward(launch.Call.of(problem, query, key, value, bias, key_padding, seed), out, lse)
     return out, lse
 
 
@@ -87,25 +87,29 @@ def backward(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    _bias: torch.Tensor | None,
+    bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
+    seed: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
 ) -> operator.Gradients:
-    """Gradients of query, key and value."""
+    """Gradients of query, key, value and bias."""
     grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value)]
     if 0 in (query.numel(), key.numel()) or not problem.bound.terms:
-        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), None
+        grad_bias = None if bias is None else torch.zeros_like(bias)
+        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
     from windeye.kernels.softmax.triton import launch
 
     # What each logit's gradient has subtracted: the mean of the weights' gradients, minus that of the log-sum-exp.
     delta = (out.float() * grad_out.float()).sum(dim=-1) - grad_lse.float()
-    call = launch.Call.of(problem, query, key, value, key_padding)
-    launch.backward(call, lse, grad_out.contiguous(), delta.contiguous(), *grads)
-    return grads[0], grads[1], grads[2], None
+    call = launch.Call.of(problem, query, key, value, bias, key_padding, seed)
+    pulls = launch.Pulls(lse, delta.contiguous(), grad_out.contiguous())
+    launch.backward(call, pulls, *grads)
+    if bias is None:
+        return grads[0], grads[1], grads[2], None
+    return grads[0], grads[1], grads[2], launch.gradient_of_bias(call, pulls, tuple(bias.shape[1:])).to(bias.dtype)
 
 
 def _interpreted() -> bool:

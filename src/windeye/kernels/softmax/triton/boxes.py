@@ -1,4 +1,4 @@
-"""What all kernels do with a box of tokens: where its tokens are, what they see, and fetching their rows."""
+"""What all kernels do with a box of tokens: where its tokens are and fetching their rows."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
@@ -8,44 +8,53 @@ import triton.language as tl
 
 
 @triton.jit
-def coordinates(
-    axis0, axis1, axis2, box, boxes1, boxes2, SIZE0: tl.constexpr, SIZE1: tl.constexpr, SIZE2: tl.constexpr
-):
+def coordinates(side, box, SIZE: tl.constexpr):
     """The three coordinates of each token of a box, -1 where it has none."""
-    lane = tl.arange(0, SIZE0 * SIZE1 * SIZE2)
-    last = tl.load(axis2 + (box % boxes2) * SIZE2 + lane % SIZE2)
-    second = tl.load(axis1 + (box // boxes2 % boxes1) * SIZE1 + lane // SIZE2 % SIZE1)
-    first = tl.load(axis0 + (box // (boxes2 * boxes1)) * SIZE0 + lane // (SIZE2 * SIZE1))
+    lane = tl.arange(0, SIZE[0] * SIZE[1] * SIZE[2])
+    first = tl.load(side.axis0 + (box // (side.boxes2 * side.boxes1)) * SIZE[0] + lane // (SIZE[2] * SIZE[1]))
+    second = tl.load(side.axis1 + (box // side.boxes2 % side.boxes1) * SIZE[1] + lane // SIZE[2] % SIZE[1])
+    last = tl.load(side.axis2 + (box % side.boxes2) * SIZE[2] + lane % SIZE[2])
     return first, second, last
 
 
 @triton.jit
-def is_token(c0, c1, c2):
+def is_token(at):
     """Which lanes hold a token."""
-    return (c0 >= 0) & (c1 >= 0) & (c2 >= 0)
+    return (at[0] >= 0) & (at[1] >= 0) & (at[2] >= 0)
 
 
 @triton.jit
-def offsets(c0, c1, c2, stride0, stride1, stride2):
-    """Of tokens from the first one, in elements; 0 where there is none."""
-    place = c0.to(tl.int64) * stride0 + c1.to(tl.int64) * stride1 + c2.to(tl.int64) * stride2
-    return tl.where(is_token(c0, c1, c2), place, 0)
+def number(at, side):
+    """Of each token, row-major; some number where there is none."""
+    first, second, last = tl.maximum(at[0], 0), tl.maximum(at[1], 0), tl.maximum(at[2], 0)
+    return (first * side.length1 + second) * side.length2 + last
 
 
 @triton.jit
-def rows(base, offset, there, dim_stride, dims: tl.constexpr, WIDTH: tl.constexpr):
+def rows(view, batch, head, at, dims: tl.constexpr, WIDTH: tl.constexpr):
     """[tokens, WIDTH] of a tensor, zero where there is no token or coordinate."""
     dim = tl.arange(0, WIDTH)
+    there = is_token(at)
+    place = at[0].to(tl.int64) * view.axis0 + at[1].to(tl.int64) * view.axis1 + at[2].to(tl.int64) * view.axis2
+    place = batch * view.batch + head * view.head + tl.where(there, place, 0)
     inside = there[:, None] & (dim < dims)[None, :]
-    return tl.load(base + offset[:, None] + dim.to(tl.int64)[None, :] * dim_stride, mask=inside, other=0.0)
+    return tl.load(view.base + place[:, None] + dim.to(tl.int64)[None, :] * view.dim, mask=inside, other=0.0)
 
 
 @triton.jit
-def store_rows(base, offset, there, tile, dims: tl.constexpr, WIDTH: tl.constexpr):
-    """Into a tensor that is dense along its last axis."""
+def dense_rows(base, row, there, dims: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows of a tensor that is dense along all axes."""
     dim = tl.arange(0, WIDTH)
     inside = there[:, None] & (dim < dims)[None, :]
-    tl.store(base + offset[:, None] + dim[None, :], tile.to(base.dtype.element_ty), mask=inside)
+    return tl.load(base + (row * dims)[:, None] + dim[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(base, row, there, tile, dims: tl.constexpr, WIDTH: tl.constexpr):
+    """Into a tensor that is dense along all axes."""
+    dim = tl.arange(0, WIDTH)
+    inside = there[:, None] & (dim < dims)[None, :]
+    tl.store(base + (row * dims)[:, None] + dim[None, :], tile.to(base.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -55,29 +64,3 @@ def product(a, b, PRECISION: tl.constexpr):
     if PRECISION == "wide":
         return tl.dot(a.to(tl.float32), b.to(tl.float32))
     return tl.dot(a, b, input_precision=PRECISION)
-
-
-@triton.jit
-def within(query, key, start, span, place):
-    """Whether one axis of one term shows the key coordinates to those of the queries, broadcast against each other."""
-    table = tl.load(place)
-    length = tl.load(place + 1)
-    step = tl.load(place + 2)
-    at = table + tl.maximum(query, 0)
-    distance = key - tl.load(start + at)
-    distance = tl.where(distance < 0, distance + length, distance)
-    return (distance < tl.load(span + at)) & (distance % step == 0)
-
-
-@triton.jit
-def seen(q0, q1, q2, k0, k1, k2, start, span, place, RANK: tl.constexpr, TERMS: tl.constexpr):
-    """Whether queries see keys, by the tables of the pattern; coordinates are broadcast against each other."""
-    shown = (q2 >= 0) & (k2 < 0)  # nothing, in the shape of all pairs
-    for term in tl.static_range(TERMS):
-        here = within(q2, k2, start, span, place + (3 * term + 2) * 3)
-        if RANK > 1:
-            here = here & within(q1, k1, start, span, place + (3 * term + 1) * 3)
-        if RANK > 2:
-            here = here & within(q0, k0, start, span, place + 3 * term * 3)
-        shown = shown | here
-    return shown & is_token(q0, q1, q2) & is_token(k0, k1, k2)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 
+from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.problem import Problem
+from windeye.kernels.softmax.triton import relative
+from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Relation, Side, View
+from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
 from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, plan
@@ -19,6 +24,8 @@ from windeye.patterns import Bound
 LOG2E = 1.4426950408889634
 SMALLEST_WIDTH = 16
 """Of a matrix product on tensor cores."""
+PROGRAMS = 4096
+"""Programs that add up the gradient of a bias table, if there is work for so many."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,14 @@ def sizes(problem: Problem, *, backward: bool) -> Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """A plan on a device, in the order in which the kernels take it."""
+    """A plan on a device, in the groups in which the kernels take it."""
 
     plan: Plan
-    axes: list[Any]
-    pattern: list[torch.Tensor]
-    of_queries: list[torch.Tensor]
-    of_keys: list[torch.Tensor]
+    queries: Side
+    keys: Side
+    of_queries: Lists
+    of_keys: Lists
+    relation: Relation
 
 
 @lru_cache(maxsize=64)
@@ -57,17 +65,19 @@ def tables(bound: Bound, queries: int, keys: int, device: torch.device) -> Table
     """The tables of a bound pattern, kept per device."""
     work = plan(bound, queries, keys)
 
-    def put(array: Any) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+    def side(grid: tuple[int, ...], axes: tuple[AxisBoxes, ...]) -> Side:
+        lengths = (1,) * (AXES - len(grid)) + grid
+        first, second, last = (_put(axis.coordinates, device) for axis in axes)
+        counts = [axis.count for axis in axes]
+        return Side(prod(lengths), lengths[1], lengths[2], first, second, last, prod(counts), counts[1], counts[2])
 
-    def side(axes: tuple[AxisBoxes, ...]) -> list[Any]:
-        return [*(put(axis.coordinates) for axis in axes), axes[1].count, axes[2].count]
+    def lists(meetings: Meetings) -> Lists:
+        return Lists(*(_put(array, device) for array in (meetings.begin, meetings.middle, meetings.other)))
 
-    def listed(meetings: Meetings) -> list[torch.Tensor]:
-        return [put(meetings.begin), put(meetings.middle), put(meetings.other)]
-
-    pattern = [put(work.start), put(work.span), put(work.place)]
-    return Tables(work, side(work.queries) + side(work.keys), pattern, listed(work.of_queries), listed(work.of_keys))
+    return Tables(
+        work, side(bound.grid, work.queries), side(bound.grid_kv, work.keys), lists(work.of_queries),
+        lists(work.of_keys), Relation(*(_put(array, device) for array in (work.start, work.span, work.place))),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,10 +85,10 @@ class Call:
     """Inputs of one call in the form that the kernels take."""
 
     problem: Problem
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
+    views: tuple[View, View, View]
     hidden: torch.Tensor | None
+    bias: Bias | None
+    dropout: Dropout | None
 
     @classmethod
     def of(
@@ -87,37 +97,41 @@ class Call:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
+        bias: torch.Tensor | None,
         key_padding: torch.Tensor | None,
+        seed: torch.Tensor | None,
     ) -> Call:
         hidden = None if key_padding is None else key_padding.contiguous().view(torch.uint8)
-        return cls(problem, query, key, value, hidden)
+        table = None if bias is None else relative.argument(problem.bound, bias)
+        dropout = None
+        if problem.dropout_p > 0.0:
+            assert seed is not None
+            # Not waited for: a number that is read back would stop the host until the device is done.
+            seed = seed.to(problem.device, non_blocking=True)
+            dropout = Dropout(seed, threshold(problem.dropout_p), 1.0 / (1.0 - problem.dropout_p))
+        return cls(problem, (_view(query), _view(key), _view(value)), hidden, table, dropout)
 
     @property
-    def inputs(self) -> list[Any]:
-        """Queries, keys and values with their strides: batch, three axes, heads, dim."""
-        return [item for t in (self.query, self.key, self.value) for item in (t, *_strides(t))]
+    def inputs(self) -> tuple[Any, ...]:
+        return (*self.views, self.hidden, self.bias, self.dropout)
 
     @property
-    def heads(self) -> list[int]:
-        return [self.problem.heads, self.problem.heads // self.problem.kv_heads]
+    def scales(self) -> tuple[float, float]:
+        """Of logits, and of logits in units of log 2."""
+        return self.problem.scale, self.problem.scale * LOG2E
 
     @property
-    def lengths(self) -> list[int]:
-        """Tokens and the two inner axes, of queries and of keys."""
-        return [n for grid in (_padded(self.problem.grid), _padded(self.problem.grid_kv))
-                for n in (grid[0] * grid[1] * grid[2], grid[1], grid[2])]  # fmt: skip
+    def heads(self) -> tuple[int, int]:
+        return self.problem.heads, self.problem.heads // self.problem.kv_heads
 
     def options(self, work: Plan, chosen: Sizes) -> dict[str, Any]:
         """What the kernels are compiled for, and how they are launched."""
         p = self.problem
         return {
             "head_dim": p.head_dim, "value_dim": p.value_dim, "WIDTH": width(p.head_dim),
-            "VALUE_WIDTH": width(p.value_dim),
-            **{f"Q{axis}": work.queries[axis].size for axis in range(AXES)},
-            **{f"K{axis}": work.keys[axis].size for axis in range(AXES)},
-            "RANK": work.rank, "TERMS": work.terms, "HIDDEN": self.hidden is not None,
-            "PRECISION": precision(p),
-            "num_warps": chosen.warps, "num_stages": chosen.stages,
+            "VALUE_WIDTH": width(p.value_dim), "QUERIES": tuple(axis.size for axis in work.queries),
+            "KEYS": tuple(axis.size for axis in work.keys), "RANK": work.rank, "TERMS": work.terms,
+            "PRECISION": precision(p), "num_warps": chosen.warps, "num_stages": chosen.stages,
         }  # fmt: skip
 
     def on_device(self) -> AbstractContextManager[Any]:
@@ -131,47 +145,77 @@ def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
     p, chosen = call.problem, sizes(call.problem, backward=False)
     t = tables(p.bound, chosen.queries, chosen.keys, p.device)
     with call.on_device():
-        attention[(boxes(t.plan.queries), p.batch * p.heads)](
-            *call.inputs, call.hidden, out, lse, p.scale * LOG2E, *call.heads, *call.lengths, *t.of_queries,
-            *t.axes, *t.pattern, **call.options(t.plan, chosen),
+        attention[(t.queries.boxes * p.batch * p.heads,)](
+            *call.inputs, out, lse, call.scales[1], *call.heads, t.queries, t.keys, t.of_queries, t.relation,
+            **call.options(t.plan, chosen),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pulls:
+    """What the backward pass is given: normalisers, the gradients of outputs, and what the gradients of logits have
+    subtracted; all dense."""
+
+    lse: torch.Tensor
+    delta: torch.Tensor
+    grad_out: torch.Tensor
+
+    @property
+    def inputs(self) -> tuple[torch.Tensor, ...]:
+        return self.lse, self.delta, self.grad_out
 
 
 def backward(
-    call: Call,
-    lse: torch.Tensor,
-    grad_out: torch.Tensor,
-    delta: torch.Tensor,
-    grad_query_: torch.Tensor,
-    grad_key: torch.Tensor,
-    grad_value: torch.Tensor,
+    call: Call, pulls: Pulls, grad_query_: torch.Tensor, grad_key: torch.Tensor, grad_value: torch.Tensor
 ) -> None:
-    """Write all gradients, which are dense."""
+    """Write the gradients of queries, keys and values, which are dense."""
     p, chosen = call.problem, sizes(call.problem, backward=True)
     t = tables(p.bound, chosen.queries, chosen.keys, p.device)
     options = call.options(t.plan, chosen)
-    shared = (call.hidden, lse, delta, grad_out)
     with call.on_device():
-        grad_query[(boxes(t.plan.queries), p.batch * p.heads)](
-            *call.inputs, *shared, grad_query_, p.scale, *call.heads, *call.lengths, *t.of_queries[::2], *t.axes,
-            *t.pattern, **options,
+        grad_query[(t.queries.boxes * p.batch * p.heads,)](
+            *call.inputs, *pulls.inputs, grad_query_, *call.scales, *call.heads, t.queries, t.keys, t.of_queries,
+            t.relation, **options,
         )  # fmt: skip
-        grad_key_value[(boxes(t.plan.keys), p.batch * p.kv_heads)](
-            *call.inputs, *shared, grad_key, grad_value, p.scale, *call.heads, *call.lengths, *t.of_keys[::2], *t.axes,
-            *t.pattern, **options,
+        grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
+            *call.inputs, *pulls.inputs, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
+            t.of_keys, t.relation, **options,
         )  # fmt: skip
+
+
+def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torch.Tensor:
+    """[heads, *offsets] in float32; every sum is taken in one order."""
+    p, chosen = call.problem, sizes(call.problem, backward=True)
+    t = tables(p.bound, chosen.queries, chosen.keys, p.device)
+    sums, begin, q_boxes, kv_boxes, found = _sums(p.bound, chosen.queries, chosen.keys, offsets, p.device)
+    share = -(-p.batch * sums.groups * p.heads // PROGRAMS)
+    shares = -(-p.batch // share)
+    lanes = prod(sums.extents)
+    partial = torch.empty((shares, p.heads, sums.groups * lanes), dtype=torch.float32, device=p.device)
+    with call.on_device():
+        grad_bias[(sums.groups * p.heads * shares,)](
+            *call.inputs, *pulls.inputs, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
+            sums.groups, begin, q_boxes, kv_boxes, t.relation, EXTENTS=sums.extents,
+            OFFSETS=min(lanes, chosen.keys), **call.options(t.plan, chosen),
+        )  # fmt: skip
+    padded = torch.nn.functional.pad(partial.sum(dim=0), (0, 1))
+    return padded[:, found].sum(dim=-1).reshape(p.heads, *offsets)
+
+
+@lru_cache(maxsize=64)
+def _sums(bound: Bound, queries: int, keys: int, offsets: tuple[int, ...], device: torch.device) -> tuple[Any, ...]:
+    found = relative.sums(bound, queries, keys, offsets)
+    arrays = (found.begin, found.q_boxes, found.kv_boxes, found.found)
+    return found, *(_put(array, device) for array in arrays)
 
 
 def precision(problem: Problem) -> str:
-    """How tiles are multiplied: half types as they are, float32 as three TF32 products, as exact as float32."""
+    """How tiles are multiplied: half types as they are; float32 as torch's own products, "highest" as three TF32
+    products, as exact as float32, and less as one."""
     if problem.device.type == "cpu" and problem.dtype == torch.bfloat16:
         return "wide"
-    return "tf32x3" if problem.dtype == torch.float32 else "tf32"
-
-
-def boxes(axes: tuple[AxisBoxes, ...]) -> int:
-    """Boxes of a grid."""
-    return axes[0].count * axes[1].count * axes[2].count
+    strict = problem.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+    return "tf32x3" if strict else "tf32"
 
 
 def width(dim: int) -> int:
@@ -179,10 +223,11 @@ def width(dim: int) -> int:
     return max(SMALLEST_WIDTH, 1 << max(dim - 1, 0).bit_length())
 
 
-def _padded(grid: tuple[int, ...]) -> tuple[int, ...]:
-    return (1,) * (AXES - len(grid)) + grid
+def _put(array: Any, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _strides(tensor: torch.Tensor) -> list[int]:
+def _view(tensor: torch.Tensor) -> View:
     batch, *axes, head, dim = tensor.stride()
-    return [batch, *([0] * (AXES - len(axes))), *axes, head, dim]
+    first, second, last = [0] * (AXES - len(axes)) + axes
+    return View(tensor, batch, first, second, last, head, dim)

@@ -81,10 +81,7 @@ def plan(bound: Bound, queries: int, keys: int) -> Plan:
         >>> p.of_queries.begin.tolist(), p.of_queries.middle.tolist()
         ([0, 1, 3, 6, 10], [0, 2, 5, 9])
     """
-    pad = AXES - bound.rank
-    point = AxisTable(np.zeros(1, np.int64), np.ones(1, np.int64), 1, 1)
-    terms = [(point,) * pad + term for term in bound.terms]
-    classes = [common_classes([term[axis] for term in terms]) for axis in range(AXES)]
+    terms, classes = _terms(bound), axis_classes(bound)
     q_box, kv_box = _best_boxes(terms, classes, queries, keys)
     q_axes = tuple(_cut(terms[0][a].queries, classes[a], q_box[a]) for a in range(AXES))
     kv_axes = tuple(_cut(terms[0][a].length, classes[a], kv_box[a]) for a in range(AXES))
@@ -99,6 +96,16 @@ def plan(bound: Bound, queries: int, keys: int) -> Plan:
         whole = np.logical_or(whole, reduce(_product, [every for _, every in axes]))
     start, span, place = _tables(terms)
     return Plan(bound.rank, q_axes, kv_axes, _listed(met, whole), _listed(met.T, whole.T), start, span, place)
+
+
+def axis_classes(bound: Bound) -> tuple[int, ...]:
+    """Residue classes of each of the three axes."""
+    return tuple(common_classes([term[axis] for term in _terms(bound)]) for axis in range(AXES))
+
+
+def _terms(bound: Bound) -> list[tuple[AxisTable, ...]]:
+    point = AxisTable(np.zeros(1, np.int64), np.ones(1, np.int64), 1, 1)
+    return [(point,) * (AXES - bound.rank) + term for term in bound.terms]
 
 
 def _cut(length: int, classes: int, size: int) -> AxisBoxes:
@@ -149,7 +156,7 @@ def _listed(met: Bools, whole: Bools) -> Meetings:
 
 
 def _best_boxes(
-    terms: list[tuple[AxisTable, ...]], classes: list[int], queries: int, keys: int
+    terms: list[tuple[AxisTable, ...]], classes: tuple[int, ...], queries: int, keys: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shapes of boxes that meet least, over all terms."""
     q_shapes, kv_shapes = list(_shapes(queries)), list(_shapes(keys))

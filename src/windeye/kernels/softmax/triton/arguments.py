@@ -1,0 +1,72 @@
+"""What the kernels take, in named groups."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class View(NamedTuple):
+    """A tensor [batch, three axes, heads, dim] by its strides, in elements."""
+
+    base: torch.Tensor
+    batch: int
+    axis0: int
+    axis1: int
+    axis2: int
+    head: int
+    dim: int
+
+
+class Side(NamedTuple):
+    """The tokens of one side and their boxes; ``axis`` holds the coordinates box by box, -1 where there is none."""
+
+    tokens: int
+    length1: int
+    length2: int
+    axis0: torch.Tensor
+    axis1: torch.Tensor
+    axis2: torch.Tensor
+    boxes: int
+    boxes1: int
+    boxes2: int
+
+
+class Lists(NamedTuple):
+    """For each box those it meets: ``other[begin:middle]`` whole, ``other[middle:end]`` in part."""
+
+    begin: torch.Tensor
+    middle: torch.Tensor
+    other: torch.Tensor
+
+
+class Relation(NamedTuple):
+    """The interval tables: first keys, how many positions they span, and where each table begins, its length and
+    step."""
+
+    start: torch.Tensor
+    span: torch.Tensor
+    place: torch.Tensor
+
+
+class Bias(NamedTuple):
+    """A relative table [heads, size] in units of log 2. A token stands at ``sum_axis (coordinate // unit) stride``;
+    the difference of key and query, counted from the centre, is the place in the table."""
+
+    table: torch.Tensor
+    size: int
+    centre: int
+    unit0: int
+    unit1: int
+    unit2: int
+    stride0: int
+    stride1: int
+
+
+class Dropout(NamedTuple):
+    """Pairs whose hash lies below the threshold are dropped, the others enlarged."""
+
+    seed: torch.Tensor
+    threshold: int
+    enlarge: float

@@ -1,0 +1,60 @@
+"""The gradient of a relative table. Pairs of boxes that lie equally far apart hold the same offsets at the same lanes:
+a program adds up their gradients lane by lane, takes the sums of equal offsets once at its end, and is the only one
+that writes them."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from windeye.kernels.softmax.triton.boxes import coordinates, rows
+from windeye.kernels.softmax.triton.gradients import meet, of_box
+
+
+@triton.jit
+def key_lanes(first, EXTENTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, OFFSETS: tl.constexpr):
+    """[queries, offsets]: the lane of the key that lies so far from the query, -1 where the box of keys ends."""
+    lane = tl.arange(0, QUERIES[0] * QUERIES[1] * QUERIES[2])[:, None]
+    offset = (first + tl.arange(0, OFFSETS))[None, :]
+    k0 = offset // (EXTENTS[2] * EXTENTS[1]) + lane // (QUERIES[2] * QUERIES[1]) - (QUERIES[0] - 1)
+    k1 = offset // EXTENTS[2] % EXTENTS[1] + lane // QUERIES[2] % QUERIES[1] - (QUERIES[1] - 1)
+    k2 = offset % EXTENTS[2] + lane % QUERIES[2] - (QUERIES[2] - 1)
+    inside = (k0 >= 0) & (k0 < KEYS[0]) & (k1 >= 0) & (k1 < KEYS[1]) & (k2 >= 0) & (k2 < KEYS[2])
+    return tl.where(inside, (k0 * KEYS[1] + k1) * KEYS[2] + k2, -1)
+
+
+@triton.jit
+def grad_bias(
+    query, key, value, hidden, bias, dropout, lse, delta, grad_out, partial, scale_log2, batches, share, heads, group,
+    queries, keys, groups, begin, q_boxes, kv_boxes, relation,
+    head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
+    QUERIES: tl.constexpr, KEYS: tl.constexpr, EXTENTS: tl.constexpr, OFFSETS: tl.constexpr,
+    RANK: tl.constexpr, TERMS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The sums of one group of pairs of boxes, one head and ``share`` batch entries."""
+    own = tl.program_id(0) % groups
+    head = (tl.program_id(0) // groups % heads).to(tl.int64)
+    first = tl.program_id(0) // groups // heads * share
+    total = tl.zeros([QUERIES[0] * QUERIES[1] * QUERIES[2], KEYS[0] * KEYS[1] * KEYS[2]], tl.float32)
+    for entry in range(first, tl.minimum(first + share, batches)):
+        batch = tl.cast(entry, tl.int64)
+        for pair in range(tl.load(begin + own), tl.load(begin + own + 1)):
+            at = coordinates(queries, tl.load(q_boxes + pair), QUERIES)
+            of_keys = coordinates(keys, tl.load(kv_boxes + pair), KEYS)
+            q_rows, g_rows, norm, less = of_box(
+                query, grad_out, lse, delta, batch, head, heads, queries, at, head_dim, value_dim, WIDTH, VALUE_WIDTH
+            )
+            k_rows = rows(key, batch, head // group, of_keys, head_dim, WIDTH)
+            v_rows = rows(value, batch, head // group, of_keys, value_dim, VALUE_WIDTH)
+            _, ds = meet(
+                q_rows, g_rows, norm, less, k_rows, v_rows, at, of_keys, batch, head, batch * heads + head, hidden,
+                bias, dropout, queries, keys, relation, scale_log2, RANK, TERMS, True, PRECISION,
+            )  # fmt: skip
+            total += ds
+    all_offsets: tl.constexpr = EXTENTS[0] * EXTENTS[1] * EXTENTS[2]
+    partial += tl.program_id(0).to(tl.int64) * all_offsets
+    for start in tl.static_range(0, all_offsets, OFFSETS):
+        lanes = key_lanes(start, EXTENTS, QUERIES, KEYS, OFFSETS)
+        sums = tl.sum(tl.where(lanes >= 0, tl.gather(total, tl.maximum(lanes, 0), 1), 0.0), 0)
+        tl.store(partial + start + tl.arange(0, OFFSETS), sums)
