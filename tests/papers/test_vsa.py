@@ -16,7 +16,17 @@ ARMS = tuple(vsa.arms())
 def outcomes(values):
     """An outcome per seed, of accuracies on small, middle and large digits."""
     return [
-        vsa.Outcome(all=sum(v) / 3, small=v[0], middle=v[1], large=v[2], growth=0.2, last=0.5, seconds=1.0)
+        vsa.Outcome(
+            all=sum(v) / 3,
+            small=v[0],
+            middle=v[1],
+            large=v[2],
+            wider=v[0],
+            growth=0.2,
+            moved=0.1,
+            last=0.5,
+            seconds=1.0,
+        )
         for v in values
     ]
 
@@ -116,23 +126,40 @@ def test_a_frozen_regression_does_not_learn_and_a_free_one_does():
         assert all((p.grad is not None and bool(p.grad.any())) == learns for p in regressions)
 
 
-def test_window_sizes_are_read_where_the_digit_is():
+def test_windows_are_read_where_the_digit_is():
     model = vsa.network(vsa.VARIED, seed=0).eval()
     images, middles = torch.rand(4, 1, vsa.SIDE, vsa.SIDE), torch.tensor([[1.0, 1], [1, 30], [30, 1], [17, 17]])
     mixer = model.stages[0][-1].mixer
-    torch.testing.assert_close(vsa.window_sizes(model, images, middles), torch.ones(4))
+    fixed = torch.tensor([1.0, 0.0]).expand(4, 2)
+    torch.testing.assert_close(vsa.windows_around(model, images, middles), fixed)
     with torch.no_grad():
-        mixer.regress.bias.copy_(torch.tensor([0.0, 0.0, 1.0, -3.0]).repeat(mixer.heads))
-    torch.testing.assert_close(vsa.window_sizes(model, images, middles), torch.full((4,), 2.0))
+        mixer.regress.bias.copy_(torch.tensor([0.6, -0.8, 1.0, -3.0]).repeat(mixer.heads))
+    expected = torch.tensor([2.0, 1.0]).expand(4, 2)
+    torch.testing.assert_close(vsa.windows_around(model, images, middles), expected)
     torch.nn.init.normal_(mixer.regress.weight)
-    every = vsa.window_sizes(model, images, middles)
     seen = []
     mixer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     model(images)
-    scales = (1 + mixer.regression(seen[0])[..., 2:]).abs().mean(dim=(-1, -2))
-    torch.testing.assert_close(every, torch.stack([scales[0, 0, 0], scales[1, 0, 3], scales[2, 3, 0], scales[3, 2, 2]]))
-    fixed = vsa.network(vsa.CONTROL, seed=0)
-    assert torch.equal(vsa.window_sizes(fixed, images, middles), torch.ones(4))
+    numbers = mixer.regression(seen[0])[range(4), [0, 0, 3, 2], [0, 3, 0, 2]]
+    sizes, shifts = (1 + numbers[..., 2:]).abs().mean(dim=(1, 2)), numbers[..., :2].square().sum(-1).sqrt().mean(1)
+    found = vsa.windows_around(model, images, middles)
+    torch.testing.assert_close(found, torch.stack((sizes, shifts), dim=1))
+    assert torch.equal(vsa.windows_around(vsa.network(vsa.CONTROL, seed=0), images, middles), fixed)
+
+
+def test_a_wider_canvas_holds_digits_of_the_same_sizes():
+    ones = vsa.Digits(torch.ones(5, 8, 8), torch.arange(5))
+    found = vsa.scenes(ones, torch.arange(5).repeat(40), torch.Generator().manual_seed(0), vsa.WIDER)
+    assert found.images.shape == (200, 1, vsa.WIDER, vsa.WIDER)
+    assert 1 <= found.sizes.min() < found.sizes.max() <= 3.5
+    assert found.middles.max() > vsa.SIDE
+
+
+def test_pixels_are_read_about_their_mean():
+    known, _ = vsa.digits()
+    images = vsa.scaled(vsa.scenes(known, torch.arange(1000), torch.Generator().manual_seed(0)).images)
+    assert abs(images.mean()) < 0.1
+    assert abs(images.std() - 1) < 0.1
 
 
 def test_rank_correlation_is_spearmans():
@@ -171,7 +198,7 @@ def test_accuracies_of_a_run_are_shares_of_right_answers():
     _, new = vsa.digits()
     found = vsa.measure(Three(vsa.network(vsa.PLAIN, 0).config), new, 1, 0, "cpu")
     assert found["all"] == pytest.approx(100 * (new.labels == 3).float().mean().item())
-    assert found["growth"] == 0
+    assert found["growth"] == found["moved"] == 0
 
 
 def test_committed_evidence_follows_from_its_rows():
