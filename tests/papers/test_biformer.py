@@ -40,12 +40,13 @@ def test_the_rule(changed, verdict, failed):
 def test_scenes_mark_one_cell_and_know_its_twins():
     known, _ = biformer.digits()
     batch = biformer.scenes(known, 20, torch.Generator().manual_seed(0))
-    assert batch.images.shape == (20, 2, 64, 64)
-    cells = batch.images.unflatten(3, (8, 8)).unflatten(2, (8, 8)).transpose(3, 4).flatten(2, 3)
+    assert batch.images.shape == (20, 2, 48, 48)
+    cells = batch.images.unflatten(3, (6, 8)).unflatten(2, (6, 8)).transpose(3, 4).flatten(2, 3)
     assert torch.equal(cells[:, 1].flatten(2).amax(-1).argmax(1), batch.marked)
-    assert (cells[:, 1].flatten(2).sum(-1) == 28 * torch.nn.functional.one_hot(batch.marked, 64)).all()
+    assert (cells[:, 1].flatten(2).sum(-1) == 28 * torch.nn.functional.one_hot(batch.marked, 36)).all()
     assert batch.twins.any(1).all()
     assert not batch.twins.gather(1, batch.marked[:, None]).any()
+    assert torch.equal((batch.digits == batch.digits.gather(1, batch.marked[:, None])).sum(1), batch.twins.sum(1) + 1)
     same = (cells[:, 0] == cells[:, 0][torch.arange(20), batch.marked][:, None]).flatten(2).all(-1)
     same[torch.arange(20), batch.marked] = False
     assert same.any(1).all()  # the planted twin is the same scan
@@ -62,13 +63,43 @@ def test_all_arms_are_one_network_but_for_who_sees_whom():
 
 
 def test_controls_see_as_many_tokens_and_own_regions_alone():
-    x = torch.randn(2, 16, 16, biformer.DIM)
-    random = biformer.RandomRegions(biformer.DIM, biformer.HEADS, 8, biformer.KEEP, local=None)
-    own = biformer.OwnRegion(biformer.DIM, biformer.HEADS, 8, biformer.KEEP, local=None)
+    x = torch.randn(2, 12, 12, biformer.DIM)
+    random = biformer.RandomRegions(biformer.DIM, biformer.HEADS, biformer.CELLS, biformer.KEEP, local=None)
+    own = biformer.OwnRegion(biformer.DIM, biformer.HEADS, biformer.CELLS, biformer.KEEP, local=None)
     (plan,), (again,), (inside,) = random.plans(x), random.plans(x), own.plans(x)
-    assert (plan.relation.bind((16, 16)).mask().sum(-1) == 32).all()
+    assert (plan.relation.bind((12, 12)).mask().sum(-1) == 16).all()
     assert not torch.equal(plan.relation.index, again.relation.index)
-    assert torch.equal(inside.relation.bind((16, 16)).mask()[0, 0], Blocks(2).bind((16, 16)).mask())
+    assert torch.equal(inside.relation.bind((12, 12)).mask()[0, 0], Blocks(2).bind((12, 12)).mask())
+
+
+def test_digits_of_the_test_were_not_trained_on():
+    known, new = biformer.digits()
+    assert (set(known[1].tolist()), set(new[1].tolist())) == ({0, 1, 2, 3}, {0, 1, 2, 3})
+    assert not (known[0].flatten(1)[:, None] == new[0].flatten(1)[None]).all(-1).any()
+
+
+def test_what_keeps_the_mark_is_counted_over_the_other_regions():
+    test = biformer.scenes(biformer.digits()[1], 60, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    some, blocks = biformer.keeps_the_mark(biformer.Finder("random regions"), test, "cpu")
+    assert blocks == pytest.approx([100 / 9] * biformer.DEPTH, abs=3)
+    assert some == pytest.approx(100 * (1 - (8 / 9) ** biformer.DEPTH), abs=4)
+    assert biformer.keeps_the_mark(biformer.Finder("own region"), test, "cpu") == (0.0, [0.0] * biformer.DEPTH)
+    assert biformer.keeps_the_mark(biformer.Finder("full"), test, "cpu") == (0.0, [])
+    routed = biformer.Finder("routed")
+    seen = []
+    for block in routed.trunk.stages[0]:
+        block.mixer.register_forward_hook(lambda mixer, inputs, _: seen.append(mixer.routes(inputs[0])))
+    some, blocks = biformer.keeps_the_mark(routed, test, "cpu")
+    for percent, index in zip(blocks, seen, strict=True):
+        kept = [
+            (test.marked[scene] in index[scene, region])
+            for scene in range(60)
+            for region in range(36)
+            if region != test.marked[scene]
+        ]
+        assert percent == pytest.approx(100 * sum(kept) / len(kept))
+    assert max(blocks) <= some <= sum(blocks)
 
 
 def test_precision_is_the_mean_over_ranks():
