@@ -196,6 +196,16 @@ def test_missing_and_contradicting_files_are_refused(tmp_path):
         read_checkpoint(tmp_path)
 
 
+def test_files_of_other_kinds_and_damaged_ones_are_refused(tmp_path):
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "empty.pth").write_text("")
+    torch.save({"a": torch.randn(100)}, tmp_path / "whole.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:600])
+    for name in ("text.pth", "empty.pth", "half.pth"):
+        with pytest.raises(ValueError, match=f"{name} is no file of weights that torch saved"):
+            read_checkpoint(tmp_path / name)
+
+
 def test_names_of_models():
     with pytest.raises(ValueError, match=r"unknown model 'gpt'; known are .*based_360m, .*tnl_385m"):
         create("gpt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
@@ -26,7 +27,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: nothing of that kind is there.
-        ValueError: two shards hold the same name, or a file holds no weights.
+        ValueError: two shards hold the same name, or a file holds no weights, is damaged or of another kind.
     """
     path = Path(path)
     shards = [path]
@@ -68,8 +69,13 @@ def _saved_by_torch(path: Path) -> dict[str, Tensor]:
     for name in unknown:
         kind = _Number if name.startswith("numpy.") else _Settings
         stand_ins.append((type(kind.__name__, (kind,), {}), name))
-    with torch.serialization.safe_globals(stand_ins):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name} is no file of weights that torch saved, is damaged, or holds what is not read"
+        ) from error
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
