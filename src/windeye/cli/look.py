@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,7 @@ def look(
     model: Annotated[str, typer.Argument(help="A published backbone such as swin_t, or a file with one.")],
     image: Annotated[str, typer.Argument(help="An image file, or a photograph that is at hand: astronaut.")],
     query: Annotated[
-        list[str] | None, typer.Option("--query", help="Row,column of a pixel; repeat for several. Default the centre.")
+        list[str] | None, typer.Option("--query", help="Row,column of a pixel, or class; may be repeated.")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights of a published model, official or ours.")] = None,
     stage: Annotated[int | None, typer.Option(help="The stage to show in full, from 0.")] = None,
@@ -44,7 +44,7 @@ def look(
     Windows, stripes, neighbourhoods, pooled, sampled and routed keys are all followed back to the pixels of the image.
     """
     with bad_input():
-        queries = [coordinates_of(words) for words in query] if query else None
+        queries = [words if words == "class" else coordinates_of(words) for words in query] if query else None
         try:
             seen = _run(
                 model, image, queries, weights=weights, stage=stage, block=_block(block), size=_size(size),
@@ -83,25 +83,25 @@ def _size(text: str | None) -> int | tuple[int, int] | Literal["own"] | None:
 
 
 def _run(
-    name: str, image: str, queries: list[tuple[int, ...]] | None, *, weights: Path | None, stage: int | None,
+    name: str, image: str, queries: list[Any] | None, *, weights: Path | None, stage: int | None,
     block: int | str | None, size: int | tuple[int, int] | Literal["own"] | None, scaling: str | None,
     resize_tables: bool, threads: int | None, device: str,
 ) -> Look:  # fmt: skip
     import torch
 
     from windeye.inspection.images import look, read_photo
-    from windeye.inspection.images.backbones import RANDOM, backbone
+    from windeye.inspection.images.models import RANDOM, vision_model
     from windeye.inspection.images.page import LOUD
 
     photo = read_photo(image)  # a wrong name is told before a model is made
     if threads is not None:
         torch.set_num_threads(threads)
-    model, called, origin = backbone(name, weights, resize_tables=resize_tables)
-    if origin == RANDOM:
+    found = vision_model(name, weights, resize_tables=resize_tables)
+    if found.weights == RANDOM:
         typer.secho(LOUD, err=True, fg=typer.colors.YELLOW, bold=True)
     return look(
-        model.to(device), photo, queries, stage=stage, block=block, size=size, scaling=scaling,  # type: ignore[arg-type]
-        name=called, weights=origin,
+        found.model.to(device), photo, queries, stage=stage, block=block, size=size, scaling=scaling or found.colours,
+        name=found.name, weights=found.weights,
     )  # fmt: skip
 
 
@@ -110,6 +110,7 @@ def _print(seen: Look, page: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from windeye.inspection.images.layers import named
     from windeye.inspection.images.page import by_layer
 
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -121,7 +122,7 @@ def _print(seen: Look, page: Path) -> None:
         shown.add_row(*map(Text, row), style="bold" if row[0] == str(seen.chosen) else None)
     console.print(shown)
     height, width = seen.photo.size
-    asked = ", ".join(f"{y},{x}" for y, x in seen.queries)
+    asked = ", ".join(map(named, seen.queries))
     console.print(
         f"{seen.model} ({seen.weights} weights) looks at {seen.photo.name}, {height} x {width} pixels seen at "
         f"{seen.seen[0]} x {seen.seen[1]}, query {asked}; layer {seen.chosen} in full, {seen.seconds:.1f} s\n"

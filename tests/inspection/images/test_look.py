@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("PIL", reason="Pillow is missing: pip install 'windeye[vision]'")
 
 from windeye.inspection.images import capture, look, mixers_of
-from windeye.inspection.images.look import told
+from windeye.inspection.images.mixers import told
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, MergeSpec, StageSpec, vitae
 from windeye.nn.mixers import (
     MIXERS,

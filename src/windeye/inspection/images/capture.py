@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from windeye.models.vision import HierarchicalBackbone
+from windeye.models.vision import HierarchicalBackbone, VisionTransformer
 from windeye.nn.mixers import TokenMixer
 
 ENTRY = "entry"
@@ -35,10 +35,11 @@ class Layer:
 
 
 See = Callable[[Layer, TokenMixer, Tensor], None]
-"""Told of a mixer and the map [batch, height, width, dim] that comes into it, just before it runs."""
+"""Told of a mixer and the map [batch, height, width, dim] that comes into it, just before it runs; of vision
+transformers the map is one row, [batch, 1, tokens, dim]."""
 
 
-def mixers_of(model: HierarchicalBackbone) -> dict[Layer, TokenMixer]:
+def mixers_of(model: HierarchicalBackbone | VisionTransformer) -> dict[Layer, TokenMixer]:
     """Every mixer by its place, one that is made of others before them; blocks without attention are left out.
 
     Example:
@@ -46,9 +47,15 @@ def mixers_of(model: HierarchicalBackbone) -> dict[Layer, TokenMixer]:
         >>> [str(layer) for layer in mixers_of(swin(16, (1, 2), (2, 2)))]
         ['0.0', '1.0', '1.1']
     """
+    if isinstance(model, VisionTransformer):
+        stages: list[list[tuple[int | str, nn.Module]]] = [[*enumerate(model.blocks.children())]]
+    else:
+        stages = [
+            [(ENTRY, entry), *enumerate(blocks.children())]
+            for entry, blocks in zip(model.entries, model.stages, strict=True)
+        ]
     found: dict[Layer, TokenMixer] = {}
-    for stage, (entry, blocks) in enumerate(zip(model.entries, model.stages, strict=True)):
-        parts: list[tuple[int | str, nn.Module]] = [(ENTRY, entry), *enumerate(blocks.children())]
+    for stage, parts in enumerate(stages):
         for block, module in parts:
             mixers = [(name, part) for name, part in module.named_modules() if isinstance(part, TokenMixer)]
             for name, mixer in mixers:
@@ -58,7 +65,9 @@ def mixers_of(model: HierarchicalBackbone) -> dict[Layer, TokenMixer]:
 
 
 @torch.no_grad()
-def capture(model: HierarchicalBackbone, images: Float[Tensor, "batch in_chans height width"], see: See) -> Tensor:
+def capture(
+    model: HierarchicalBackbone | VisionTransformer, images: Float[Tensor, "batch in_chans height width"], see: See
+) -> Tensor:
     """Run a model in evaluation mode and tell ``see`` of what comes into every mixer, once each. Nothing is kept, so
     that memory is that of one pass. Returns the model's logits.
 

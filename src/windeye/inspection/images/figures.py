@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from windeye.inspection.images.look import LayerLook, Look
+from windeye.inspection.images.layers import LayerLook, Query, named
+from windeye.inspection.images.look import Look
 from windeye.inspection.images.photo import Pair, Photo
 from windeye.inspection.images.placement import Placement
 from windeye.report.evidence import Picture
@@ -35,12 +36,11 @@ def overview(seen: Look) -> Picture:
         for layer, ax in zip(line, axes, strict=False):
             _draw(ax, seen, layer, layer.maps[0].mean(axis=0), 0, small=True)
             ax.set_title(str(layer.layer), fontsize=7, pad=2, color="#e4572e" if layer is seen.here else "#1d2730")
-    y, x = seen.queries[0]
     return as_png(
         figure,
         "Every layer",
-        f"Mean over heads, query {y},{x}; each picture is as bright as its heaviest token. Layers are stage.block; "
-        "layers without attention are left out.",
+        f"Mean over heads, query {named(seen.queries[0])}; each picture is as bright as its heaviest token. Layers are "
+        "stage.block; blocks without attention are left out.",
     )
 
 
@@ -79,9 +79,10 @@ def heads(seen: Look, query: int = 0) -> Picture:
         _draw(ax, seen, layer, layer.maps[query, head], query, small=True, one=head)
         kind = f" {layer.heads[head]}" if layer.heads else ""
         ax.set_title(f"head {head}{kind}", fontsize=7, pad=2)
-    y, x = seen.queries[query]
     return as_png(
-        figure, f"Heads of layer {layer.layer}, query {y},{x}", "Each picture is as bright as its heaviest token."
+        figure,
+        f"Heads of layer {layer.layer}, query {named(seen.queries[query])}",
+        "Each picture is as bright as its heaviest token.",
     )
 
 
@@ -104,7 +105,9 @@ def rectangles(seen: Look) -> Picture | None:
                 np.array([left, right, right, left, left]) - 0.5, np.array([top, top, bottom, bottom, top]) - 0.5,
                 color=colour, linewidth=1.4,
             )  # fmt: skip
-        _outline(ax, layer.place.box(layer.tokens[number]), RIM, 0.8)
+        token = layer.tokens[number]
+        if token is not None:
+            _outline(ax, layer.place.box(token), RIM, 0.8)
         _mark(ax, seen.queries[number])
     return as_png(
         figure,
@@ -124,6 +127,8 @@ def routes(seen: Look) -> Picture | None:
     for number, ax in enumerate(shown):
         _photograph(ax, seen.photo, dim=0.6)
         own = found.own[number]
+        if own is None:
+            continue
         start = _middle(found.boxes[own])
         for rank, region in enumerate(found.chosen[own]):
             box = found.boxes[region]
@@ -252,7 +257,9 @@ def _ticks(axes: Axes, size: Pair) -> None:
     axes.tick_params(labelsize=6, length=2, color="#8a8a8a", labelcolor="#66727d")
 
 
-def _mark(axes: Axes, query: Pair, *, small: bool = False) -> None:
+def _mark(axes: Axes, query: Query, *, small: bool = False) -> None:
+    if query == "class":
+        return  # it has no place
     y, x = query
     for colour, width in (("white", 1.8), (MARK, 1.0)):
         axes.plot(

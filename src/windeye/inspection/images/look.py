@@ -3,112 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from windeye.inspection.images.capture import Layer, capture, mixers_of
-from windeye.inspection.images.photo import Pair, Photo, Scaling, as_input, model_size, read_photo, shown
-from windeye.inspection.images.placement import Placement, on_tokens
-from windeye.inspection.images.spectrum import spectrum
-from windeye.models.vision import HierarchicalBackbone
-from windeye.nn.mixers import BiLevelRoutingMixer, TokenMixer, TokenMixerSpec, VSAMixer
-
-Curve = tuple[Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]
-"""Frequencies in cycles per token, and mean log amplitudes."""
-
-
-@dataclass(frozen=True, eq=False)
-class Routes:
-    """Which regions of a map attend to which."""
-
-    boxes: Float[np.ndarray, "regions 4"]
-    """Left, top, right and bottom of each region, in pixels of the photograph; of no size where a region lies on
-    padding."""
-    chosen: np.ndarray
-    """[regions, keep]: the regions that each region keeps, best first."""
-    own: tuple[int, ...]
-    """The region that each query is in."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerLook:
-    """What one layer does with every query.
-
-    Args:
-        mixer: the layer in words: its kind and settings, or the kind of the entry that it is in.
-        heads: what each head is, such as "high" or "low"; empty where heads are of one kind.
-        place: where tokens lie on the photograph.
-        tokens: row and column of the token of each query.
-        maps: weight of each token of the map. What is missing to 1 lies on padding, or is not read off the map.
-        rectangles: of varied windows: left, top, right and bottom of what each head reads, in pixels of the photograph;
-            mirrored where left is to the right of right. They may reach beyond the photograph.
-        samples: of varied windows: rows and columns of places that are read inside a rectangle.
-        routes: of routed attention: its regions.
-        spectra: of heads of several kinds: what comes in, and the heads' outputs by kind.
-    """
-
-    layer: Layer
-    mixer: str
-    heads: tuple[str, ...]
-    place: Placement
-    tokens: tuple[Pair, ...]
-    maps: Float[np.ndarray, "queries heads rows columns"]
-    rectangles: Float[np.ndarray, "queries heads 4"] | None = None
-    samples: Pair | None = None
-    routes: Routes | None = None
-    spectra: Mapping[str, Curve] | None = None
-
-    def visible(self, query: int, heads: slice = slice(None)) -> Bool[np.ndarray, "rows columns"]:
-        """Tokens that get weight in any of these heads."""
-        weights = self.maps[query, heads]
-        # Places of samples are rounded: a token's neighbours may get a millionth of its weight.
-        least = 1e-4 * weights.max() if self.rectangles is not None else 0.0
-        return np.any(weights > least, axis=0)
-
-    @property
-    def elsewhere(self) -> Float[np.ndarray, "queries heads"]:
-        """The share of each row that lies on no token of the map: on padding, or read off the map."""
-        return 1 - self.maps.sum(axis=(2, 3))
-
-    def kinds(self) -> dict[str, Float[np.ndarray, "queries rows columns"]]:
-        """Means over the heads of each kind; over all of them where there is one."""
-        named = np.array(self.heads) if self.heads else np.array(["mean"] * self.maps.shape[1])
-        return {str(kind): self.maps[:, named == kind].mean(axis=1) for kind in dict.fromkeys(named.tolist())}
-
-    def as_plain(self) -> dict[str, Any]:
-        """What JSON holds; weights are rounded to six digits, pixels to hundredths."""
-        rows, columns = self.place.grid
-        plain: dict[str, Any] = {
-            "layer": str(self.layer),
-            "mixer": self.mixer,
-            "heads": list(self.heads) or self.maps.shape[1],
-            "map": [rows, columns],
-            "rows": [round(at, 2) for at in self.place.rows],
-            "columns": [round(at, 2) for at in self.place.columns],
-            "tokens": [list(token) for token in self.tokens],
-            "weights": _rounded(self.maps),
-            "elsewhere": _rounded(self.elsewhere),
-        }
-        if self.rectangles is not None:
-            plain["rectangles"] = self.rectangles.round(2).tolist()
-        if self.routes is not None:
-            plain["routes"] = {
-                "boxes": self.routes.boxes.round(2).tolist(),
-                "chosen": self.routes.chosen.tolist(),
-                "own": list(self.routes.own),
-            }
-        if self.spectra is not None:
-            plain["spectra"] = {
-                name: {"frequency": _rounded(at), "log_amplitude": _rounded(height)}
-                for name, (at, height) in self.spectra.items()
-            }
-        return plain
+from windeye.inspection.images.capture import Layer
+from windeye.inspection.images.layers import LayerLook, Query, Routes
+from windeye.inspection.images.photo import Colours, Pair, Photo, as_input, model_size, read_photo, shown
+from windeye.inspection.images.subject import Subject, subject_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +28,7 @@ class Look:
         weights: where they come from; "random" is loudly said.
         photo: the photograph. Queries and boxes count in its pixels.
         seen: height and width at which the model saw it.
-        queries: row and column of pixels.
+        queries: rows and columns of pixels, or the class token.
         layers: in the order in which they run.
         chosen: the layer that is shown in full.
     """
@@ -130,7 +37,7 @@ class Look:
     weights: str
     photo: Photo
     seen: Pair
-    queries: tuple[Pair, ...]
+    queries: tuple[Query, ...]
     layers: tuple[LayerLook, ...]
     chosen: Layer
     seconds: float
@@ -185,7 +92,7 @@ class Look:
             "image": self.photo.name,
             "size": list(self.photo.size),
             "seen": list(self.seen),
-            "queries": [list(query) for query in self.queries],
+            "queries": ["class" if query == "class" else list(query) for query in self.queries],
             "chosen": str(self.chosen),
             "seconds": round(self.seconds, 3),
             "layers": [layer.as_plain() for layer in self.layers],
@@ -202,36 +109,36 @@ class Look:
 def look(
     model: nn.Module,
     image: Any,
-    query: Pair | Sequence[Pair] | None = None,
+    query: Query | Sequence[Query] | None = None,
     *,
     stage: int | None = None,
     block: int | str | None = None,
     size: int | Pair | Literal["own"] | None = None,
-    scaling: Scaling | None = None,
+    scaling: str | Colours | None = None,
     name: str = "",
     weights: str = "as given",
 ) -> Look:
-    """Where tokens of an image look, in every layer of a backbone, in memory that grows with the tokens.
+    """Where tokens of an image look, in every layer of a vision model, in memory that grows with the tokens.
 
     Each weight is that of the mixer's own `look`: resampled, pooled and routed keys are followed back to the tokens
     that they are made of, and tokens to the pixels that they stand for. A token of a stage stands for the square of as
     many pixels as the stage is smaller than the image; where stems and downsamplers overlap, it sees more than that.
 
     Args:
-        model: a backbone of `windeye.models.vision`.
-        image: see `windeye.inspection.images.photo.read_photo`; or a tensor [channels, height, width] as the model
-            takes it.
-        query: row and column of a pixel of the upright photograph, or several. None is the centre.
+        model: of `windeye.models.vision`, or a vision transformer of transformers.
+        image: see `windeye.inspection.images.read_photo`; or a tensor [channels, height, width] as the model takes it.
+        query: row and column of a pixel of the upright photograph, "class" for the class token where there is one, or
+            several of them. None is the centre.
         stage, block: the layer that is shown in full, from 0, negative from the end; a block may be "entry", the
             attention inside the entry of a stage. None is the last block with attention of the last stage but one with
             attention (where there are still many tokens).
-        size, scaling: at which size the model sees the image, and how its colours are scaled; see
-            `windeye.inspection.images.photo`. None is as many pixels as it was made for, and as published models were
-            trained.
+        size: at which size the model sees the image; see `windeye.inspection.images.photo.model_size`. None is as many
+            pixels as it was made for.
+        scaling: of colours; see `windeye.inspection.images.photo.as_input`. None is as published models were trained.
         name, weights: what pages and files call the model and its weights.
 
     Raises:
-        TypeError: a model that is no backbone.
+        TypeError: a model that cannot be looked at.
         ValueError, IndexError: not an image, a query outside of it, a layer that there is not; says what there is.
 
     Example:
@@ -242,8 +149,7 @@ def look(
         >>> int((seen.maps[0, 0] > 0).sum()), round(float(seen.on_pixels().sum()), 3)  # one window, both heads
         (16, 2.0)
     """
-    if not isinstance(model, HierarchicalBackbone):
-        raise TypeError(f"model must be a backbone of windeye.models.vision, got {type(model).__name__}")
+    subject = subject_of(model)
     began = time.perf_counter()
     if isinstance(image, Tensor):
         given = image if image.dim() == 4 else image[None]
@@ -252,27 +158,18 @@ def look(
         photo = shown(given[0])
     else:
         photo = read_photo(image)
-        at = model_size(photo.size, size, model.config.img_size)
-        given = as_input(photo, at, model.config.in_chans, scaling)
-    queries = _queries(query, photo.size)
-    chosen = _chosen(model, stage, block, name)
+        at = model_size(photo.size, size, subject.img_size, subject.patch, resizes=subject.resizes)
+        given = as_input(photo, at, subject.in_chans, scaling or subject.colours)
+    queries = _queries(query, photo.size, subject.class_token)
+    chosen = _chosen(subject, stage, block, name or "the model")
     parameter = next(model.parameters())
-    given = given.to(parameter.device, parameter.dtype)
-    seen = (given.shape[2], given.shape[3])
-    strides = [info.reduction for info in model.feature_info]
-    layers: list[LayerLook] = []
-
-    def see(layer: Layer, mixer: TokenMixer, x: Tensor) -> None:
-        place = Placement.of((x.shape[1], x.shape[2]), strides[layer.stage], seen, photo.size)
-        layers.append(_seen(layer, _told(model, layer), mixer, x, place, queries))
-
-    capture(model, given, see)
-    order = {layer: place for place, layer in enumerate(mixers_of(model))}
+    layers = subject.measure(given.to(parameter.device, parameter.dtype), photo.size, queries)
+    order = {layer: place for place, layer in enumerate(subject.layers)}
     return Look(
         model=name or type(model).__name__,
         weights=weights,
         photo=photo,
-        seen=seen,
+        seen=(given.shape[2], given.shape[3]),
         queries=queries,
         layers=tuple(sorted(layers, key=lambda each: order[each.layer])),
         chosen=chosen,
@@ -280,108 +177,22 @@ def look(
     )
 
 
-def _seen(
-    layer: Layer, words: str, mixer: TokenMixer, x: Tensor, place: Placement, queries: Sequence[Pair]
-) -> LayerLook:
-    grid = place.grid
-    tokens = tuple(place.token(query) for query in queries)
-    rows = [mixer.look(x, token)[0].detach().double().cpu().numpy() for token in tokens]
-    kinds = mixer.head_kinds()
-    return LayerLook(
-        layer=layer,
-        mixer=words,
-        heads=kinds,
-        place=place,
-        tokens=tokens,
-        maps=on_tokens(np.stack(rows), grid, mixer.span(*grid)),
-        rectangles=_rectangles(mixer, x, place, tokens) if isinstance(mixer, VSAMixer) else None,
-        samples=mixer.window if isinstance(mixer, VSAMixer) else None,
-        routes=_routes(mixer, x, place, tokens) if isinstance(mixer, BiLevelRoutingMixer) else None,
-        spectra=_spectra(mixer, x, kinds) if kinds else None,
-    )
-
-
-def told(spec: TokenMixerSpec) -> str:
-    """A mixer in words: its kind, and the settings that are not the defaults.
-
-    Example:
-        >>> from windeye.nn.mixers import FullSpec, NeighborhoodSpec
-        >>> told(NeighborhoodSpec(7, dilation=4)), told(FullSpec())
-        ('neighborhood, dilation 4', 'full')
-    """
-    usual = type(spec)()
-    own = {name: value for name, value in asdict(spec).items() if value != getattr(usual, name)}
-    words = [spec.kind]
-    for name, value in own.items():
-        words.append(name if value is True else f"no {name}" if value is False else f"{name} {value}")
-    return ", ".join(words).replace("_", " ")
-
-
-def _told(model: HierarchicalBackbone, layer: Layer) -> str:
-    stage = model.config.stages[layer.stage]
-    spec = stage.mixers[layer.block] if isinstance(layer.block, int) else None
-    words = stage.entry.kind if spec is None else told(spec)
-    return f"{layer.branch} inside {words}" if layer.branch else words
-
-
-def _rectangles(mixer: VSAMixer, x: Tensor, place: Placement, tokens: Sequence[Pair]) -> np.ndarray:
-    """Around what is read, half a step of its places wider on every side, as a window reaches around its tokens."""
-    found = mixer.rectangles(x)[0].double().cpu().numpy()
-    boxes = []
-    for token in tokens:
-        row, column = mixer.window_of(token, place.grid)
-        ends = found[row, column]
-        steps = [
-            (ends[:, axis + 2] - ends[:, axis]) / (count - 1) if count > 1 else np.ones(len(ends))
-            for axis, count in enumerate(mixer.window[::-1])
-        ]
-        left, top = (ends[:, axis] - steps[axis] / 2 for axis in (0, 1))
-        right, bottom = (ends[:, axis + 2] + steps[axis] / 2 for axis in (0, 1))
-        boxes.append([
-            [*place.across(a, b), *place.across(c, d)] for a, b, c, d in zip(left, top, right, bottom, strict=True)
-        ])  # fmt: skip
-    return np.array(boxes)
-
-
-def _routes(mixer: BiLevelRoutingMixer, x: Tensor, place: Placement, tokens: Sequence[Pair]) -> Routes | None:
-    (rows, columns), (tall, wide) = mixer.cut(*place.grid)
-    if mixer.keep >= rows * columns:
-        return None  # all regions see all
-    boxes = []
-    for row in range(rows):
-        for column in range(columns):
-            ends = [
-                borders[min(at, len(borders) - 1)]
-                for at, borders in (
-                    (column * wide, place.columns), (row * tall, place.rows),
-                    ((column + 1) * wide, place.columns), ((row + 1) * tall, place.rows),
-                )
-            ]  # fmt: skip
-            boxes.append(ends)
-    own = tuple(token[0] // tall * columns + token[1] // wide for token in tokens)
-    return Routes(np.array(boxes), mixer.routes(x)[0].cpu().numpy(), own)
-
-
-def _spectra(mixer: TokenMixer, x: Tensor, kinds: Sequence[str]) -> dict[str, Curve]:
-    outputs = mixer.attention(x)[0]
-    curves = {"input": spectrum(x[0])}
-    for kind in dict.fromkeys(kinds):
-        heads = [index for index, name in enumerate(kinds) if name == kind]
-        curves[kind] = spectrum(outputs[:, :, heads].flatten(2))
-    return curves
-
-
-def _queries(query: Pair | Sequence[Pair] | None, size: Pair) -> tuple[Pair, ...]:
+def _queries(query: Query | Sequence[Query] | None, size: Pair, class_token: bool) -> tuple[Query, ...]:
     if query is None:
         return ((size[0] // 2, size[1] // 2),)
-    several = [query] if query and isinstance(query[0], int) else list(query)
+    several: Sequence[Any] = [query] if query == "class" or (query and isinstance(query[0], int)) else list(query)
     if not several:
         raise ValueError("query names no pixel")
-    found: list[Pair] = []
+    found: list[Query] = []
     for one in several:
-        y, x = one if isinstance(one, Sequence) and len(one) == 2 else (None, None)
-        if not (isinstance(y, int) and isinstance(x, int)):
-            raise ValueError(f"query must be a row and a column of pixels such as 120,80, got {one!r}")
+        if one == "class":
+            if not class_token:
+                raise ValueError("query class: the model has no class token")
+            found.append("class")
+            continue
+        if isinstance(one, str) or len(one) != 2 or not all(isinstance(at, int) for at in one):
+            raise ValueError(f"query must be a row and a column of pixels such as 120,80, or class, got {one!r}")
+        y, x = one
         if not (0 <= y < size[0] and 0 <= x < size[1]):
             raise ValueError(
                 f"query {y},{x} lies outside of the image: its rows (first number) are 0 to {size[0] - 1}, its columns "
@@ -391,33 +202,25 @@ def _queries(query: Pair | Sequence[Pair] | None, size: Pair) -> tuple[Pair, ...
     return tuple(found)
 
 
-def _chosen(model: HierarchicalBackbone, stage: int | None, block: int | str | None, name: str) -> Layer:
-    layers = list(mixers_of(model))
-    named = name or "the model"
-    if not layers:
+def _chosen(subject: Subject, stage: int | None, block: int | str | None, named: str) -> Layer:
+    count = len(subject.depths)
+    there = sorted({layer.stage for layer in subject.layers})
+    if not there:
         raise ValueError(f"{named} has no attention over a map")
-    count = len(model.stages)
-    there = sorted({layer.stage for layer in layers})
     if stage is None:
         stage = there[-2] if len(there) > 1 else there[-1]
     elif not -count <= stage < count:
-        raise IndexError(f"there is no stage {stage}: {named} has stages 0 to {count - 1}")
+        stages = f"stages 0 to {count - 1}" if count > 1 else "stage 0 only"
+        raise IndexError(f"there is no stage {stage}: {named} has {stages}")
     stage = stage % count
-    blocks = [layer.block for layer in layers if layer.stage == stage and not layer.branch]
+    blocks = [layer.block for layer in subject.layers if layer.stage == stage and not layer.branch]
     if not blocks:
         raise IndexError(f"stage {stage} of {named} has no attention; stages {', '.join(map(str, there))} have")
     if block is None:
         return Layer(stage, blocks[-1])
-    depth = len(list(model.stages[stage].children()))
-    if isinstance(block, int) and -depth <= block < 0:
-        block += depth
+    if isinstance(block, int) and -subject.depths[stage] <= block < 0:
+        block += subject.depths[stage]
     if block not in blocks:
         others = ", ".join(map(str, blocks))
         raise IndexError(f"there is no attention in block {block} of stage {stage} of {named}; there is in {others}")
     return Layer(stage, block)
-
-
-def _rounded(values: Any) -> Any:
-    if getattr(values, "ndim", 0):
-        return [_rounded(part) for part in values]
-    return float(f"{float(values):.6g}")

@@ -7,9 +7,10 @@ import json
 from html import escape
 from pathlib import Path
 
-from windeye.inspection.images.backbones import RANDOM
 from windeye.inspection.images.figures import pictures
+from windeye.inspection.images.layers import named
 from windeye.inspection.images.look import Look
+from windeye.inspection.images.models import RANDOM
 from windeye.report import html
 from windeye.report.evidence import Picture
 
@@ -34,7 +35,7 @@ def save(seen: Look, folder: Path, command: str = "") -> Path:
 def report(seen: Look, found: dict[str, Picture], command: str) -> str:
     """The page."""
     height, width = seen.photo.size
-    asked = ", ".join(f"{y},{x}" for y, x in seen.queries)
+    asked = ", ".join(map(named, seen.queries))
     told = (
         f"{seen.photo.name}, {height} x {width} pixels, seen at {seen.seen[0]} x {seen.seen[1]}; "
         f"{'queries' if len(seen.queries) > 1 else 'query'} at {asked} (row, column). Weights of the model: "
@@ -73,13 +74,28 @@ def by_layer(seen: Look) -> tuple[list[str], list[list[str]]]:
                 str(len(weights)),
                 f"{int(layer.visible(0).sum()):,}",
                 f"{effective:.1f}",
-                f"{layer.elsewhere[0].mean():.1%}" if layer.elsewhere[0].mean() > 5e-4 else "",
+                _share(layer.elsewhere[0].mean()),
+                _share(0.0 if layer.beside is None else layer.beside[0].mean()),
                 f"{mean.max():.3f} at {(top + bottom) / 2:.0f},{(left + right) / 2:.0f}",
                 layer.mixer,
             ]
         )
-    columns = ["layer", "tokens", "heads", "tokens seen", "effective", "off the map", "heaviest, at pixel", "mixer"]
+    columns = [
+        "layer",
+        "tokens",
+        "heads",
+        "tokens seen",
+        "effective",
+        "off the map",
+        "class",
+        "heaviest, at pixel",
+        "mixer",
+    ]
     return columns, rows
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value > 5e-4 else ""
 
 
 def _write_picture(path: Path, picture: Picture) -> None:

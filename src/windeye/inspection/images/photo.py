@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,10 +19,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pair = tuple[int, int]
-Scaling = Literal["imagenet", "unit", "symmetric"]
+Colours = tuple[tuple[float, ...], tuple[float, ...]]
+"""What is taken off red, green and blue, and what they are divided by."""
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of red, green and blue that the published backbones were trained with."""
+SCALINGS: dict[str, Colours] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "unit": ((0.0,), (1.0,)),
+    "symmetric": ((0.5,), (0.5,)),
+}
+"""By name: the mean and deviation of ImageNet, which the published backbones were trained with; 0 to 1; and -1 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,45 +87,52 @@ def read_photo(source: Any) -> Photo:
         raise ValueError(f"{path} is an image that cannot be read: {error}") from error
 
 
-def model_size(photo: Pair, size: int | Pair | Literal["own"] | None, made_for: Pair) -> Pair:
+def model_size(
+    photo: Pair, size: int | Pair | Literal["own"] | None, made_for: Pair, patch: int = 1, *, resizes: bool = True
+) -> Pair:
     """Height and width at which a model sees a photograph.
 
     Args:
         photo: height and width of the photograph.
         size: both, stretched; or an integer: as many pixels as a square of that side, in the photograph's proportions;
             or "own", the photograph's own. None is as many pixels as the model was made for.
+        made_for: height and width that the model was made for.
+        patch: sides are rounded to multiples of it.
+        resizes: whether the model takes other sizes; if not, the photograph is stretched to the one that it takes.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, or one that the model does not take.
 
     Example:
         >>> model_size((480, 640), None, (224, 224)), model_size((480, 640), (96, 100), (224, 224))
         ((194, 259), (96, 100))
     """
+    if not resizes:
+        if size is not None and size not in (made_for, made_for[0]):
+            raise ValueError(f"size must be {made_for[0]} x {made_for[1]}, the model takes no other, got {size}")
+        return made_for
     if size == "own":
-        return photo
-    if isinstance(size, tuple):
+        found = photo
+    elif isinstance(size, tuple):
         found = size
     else:
-        area = made_for[0] * made_for[1] if size is None else size * abs(size)
-        share = (max(area, 0) / (photo[0] * photo[1])) ** 0.5
-        found = (round(photo[0] * share), round(photo[1] * share))
-        if area > 0:
-            found = (max(found[0], 1), max(found[1], 1))
+        area = made_for[0] * made_for[1] if size is None else size * size
+        share = (area / (photo[0] * photo[1])) ** 0.5 if size is None or size > 0 else 0.0
+        found = (max(round(photo[0] * share), share > 0), max(round(photo[1] * share), share > 0))
     if min(found) < 1:
         raise ValueError(f"size must be at least 1 along both axes, got {size}")
-    return found
+    return max(1, round(found[0] / patch)) * patch, max(1, round(found[1] / patch)) * patch
 
 
 def as_input(
-    photo: Photo, size: Pair, channels: int, scaling: Scaling | None = None
+    photo: Photo, size: Pair, channels: int, scaling: str | Colours | None = None
 ) -> Float[Tensor, "1 channels height width"]:
     """What a model is given: resampled with low-pass, in its number of channels, scaled.
 
     Args:
         channels: 3, or 1 for the mean of the colours.
-        scaling: "imagenet" takes off the mean of its training set and divides by the deviation, "unit" leaves 0 to 1,
-            "symmetric" makes it -1 to 1. None is "imagenet" for three channels and "unit" for one.
+        scaling: one of `SCALINGS`, or mean and deviation themselves. None is "imagenet" for three channels and "unit"
+            for one.
 
     Raises:
         ValueError: another number of channels, an unknown scaling.
@@ -128,21 +140,14 @@ def as_input(
     if channels not in (1, 3):
         raise ValueError(f"the model takes {channels} channels, an image has 1 or 3; give a tensor [channels, h, w]")
     scaling = scaling or ("imagenet" if channels == 3 else "unit")
-    if scaling not in get_args(Scaling):
-        raise ValueError(f"scaling must be one of {', '.join(get_args(Scaling))}, got {scaling!r}")
+    if isinstance(scaling, str) and scaling not in SCALINGS:
+        raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, got {scaling!r}")
+    mean, deviation = SCALINGS[scaling] if isinstance(scaling, str) else scaling
     x = torch.from_numpy(np.ascontiguousarray(photo.pixels)).permute(2, 0, 1)[None]
     if size != photo.size:
         x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-    if channels == 1:
-        x = x.mean(dim=1, keepdim=True)
-    if scaling == "symmetric":
-        return 2 * x - 1
-    if scaling == "unit":
-        return x
-    mean, deviation = (torch.tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
-    if channels == 1:
-        mean, deviation = mean.mean(dim=1, keepdim=True), deviation.mean(dim=1, keepdim=True)
-    return (x - mean) / deviation
+    x = (x - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(deviation).reshape(1, -1, 1, 1)
+    return x if channels == 3 else x.mean(dim=1, keepdim=True)
 
 
 def shown(x: Float[Tensor, "channels height width"]) -> Photo:

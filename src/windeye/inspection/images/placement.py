@@ -12,7 +12,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Borders of the rows and columns of a map, in pixels of a picture.
+    """Borders of the rows and columns of a map, in pixels of a picture, and how many of them a whole token is.
 
     Example:
         >>> place = Placement.of(grid=(3, 2), stride=4, seen=(10, 8), photo=(20, 16))
@@ -24,6 +24,7 @@ class Placement:
 
     rows: tuple[float, ...]
     columns: tuple[float, ...]
+    step: tuple[float, float]
 
     @classmethod
     def of(cls, grid: Pair, stride: float | Pair, seen: Pair, photo: Pair) -> Placement:
@@ -31,11 +32,11 @@ class Placement:
         on a photograph that was resampled to it. A model fills images up at their right and bottom: the last tokens
         are cut at the rim."""
         strides = stride if isinstance(stride, tuple) else (stride, stride)
-        borders = [
+        rows, columns = (
             tuple(min(k * step, n) * whole / n for k in range(count + 1))
             for count, step, n, whole in zip(grid, strides, seen, photo, strict=True)
-        ]
-        return cls(*borders)
+        )
+        return cls(rows, columns, (strides[0] * photo[0] / seen[0], strides[1] * photo[1] / seen[1]))
 
     @property
     def grid(self) -> Pair:
@@ -58,7 +59,7 @@ class Placement:
     def across(self, x: float, y: float) -> tuple[float, float]:
         """A place between tokens, in units in which the first token's middle is 0 and the next one's 1, as pixels from
         the left and from the top. Off the map it goes on as inside."""
-        return _along(self.columns, x), _along(self.rows, y)
+        return (x + 0.5) * self.step[1], (y + 0.5) * self.step[0]
 
     def on_pixels(
         self, weights: Float[np.ndarray, "*rest rows columns"], size: Pair
@@ -67,7 +68,7 @@ class Placement:
         that the sum over a token's pixels is its weight.
 
         Example:
-            >>> place = Placement((0.0, 2.0), (0.0, 1.5, 3.0))
+            >>> place = Placement((0.0, 2.0), (0.0, 1.5, 3.0), (2.0, 1.5))
             >>> place.on_pixels(np.array([[0.6, 0.4]]), (2, 3)).round(3).tolist()
             [[0.2, 0.167, 0.133], [0.2, 0.167, 0.133]]
         """
@@ -100,8 +101,3 @@ def _shares(borders: tuple[float, ...], pixels: int) -> Float[np.ndarray, "pixel
     at = np.arange(pixels)[:, None]
     overlap = np.clip(np.minimum(at + 1, last) - np.maximum(at, first), 0, None)
     return overlap / np.maximum(last - first, 1e-12)
-
-
-def _along(borders: tuple[float, ...], at: float) -> float:
-    """A token is as long as the first one: the last may be cut."""
-    return (at + 0.5) * (borders[1] - borders[0]) + borders[0]
