@@ -44,8 +44,8 @@ class Case:
         return f"{self.batch} x {self.side}x{self.side} x {self.dim}, {'both passes' if self.train else 'inference'}"
 
 
-STAGES = ((4, 56, 96), (8, 28, 192), (16, 14, 384))
-"""The first three stages of a backbone of Swin's size at 224 pixels; there every mixer's windows and regions divide."""
+STAGES = ((4, 56, 64), (8, 28, 128), (16, 14, 256))
+"""The first three stages of a small backbone at 224 pixels; there every mixer's windows and regions divide."""
 CASES = tuple(Case(*stage, train) for train in (False, True) for stage in STAGES)
 QUICK = (Case(1, 14, 64, False), Case(1, 14, 64, True))
 COLUMNS = ("layer", "input", "ms", "textbook ms", "textbook over ours", "dense over ours")

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from windeye.kernels.softmax.problem import bias_steps
 from windeye.nn.mixers import Groups, Plan, TokenMixer
-from windeye.nn.mixers.plan import bias_of_pairs, blocks_as_groups
+from windeye.nn.mixers.grouped import bias_of_pairs
+from windeye.nn.mixers.groups import blocks_as_groups, routed_as_groups
 from windeye.patterns import Blocks, Bound, Full, Routed
-from windeye.patterns.pattern import per_axis
-from windeye.tokens import gather, merge, partition
 
 
 def textbook(mixer: TokenMixer) -> TokenMixer:
@@ -31,7 +30,7 @@ def textbook(mixer: TokenMixer) -> TokenMixer:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
     twin = copy.copy(mixer)
-    twin.outputs = outputs  # type: ignore[method-assign, assignment]
+    twin.outputs = outputs  # type: ignore[method-assign]
     return twin
 
 
@@ -52,7 +51,7 @@ def eager(plan: Plan) -> Tensor:
         absent = None if plan.absent is None else plan.absent[:, None]
         return _grouped(Groups(lambda x: x[:, None], lambda x: x[:, 0], lambda x: x[:, None], absent), plan)
     if isinstance(pattern, Routed):
-        return _grouped(_routed(pattern, plan), plan)
+        return _grouped(routed_as_groups(pattern, grid, (key.shape[1], key.shape[2]), plan.absent), plan)
     bound = pattern.bind(grid, (key.shape[1], key.shape[2]))
     seen = _seen(bound)
     keys, values = (t.flatten(1, 2)[:, seen] for t in (key, value))
@@ -73,26 +72,6 @@ def _grouped(groups: Groups, plan: Plan) -> Tensor:
         scores = scores.masked_fill(groups.absent.flatten(2)[:, :, None, None], -torch.inf)
     out = (scores.softmax(-1) @ v).transpose(2, 3)
     return groups.join(out.reshape(*query.shape[:-1], value.shape[-1]))
-
-
-def _routed(pattern: Routed, plan: Plan) -> Groups:
-    """Every kept region copied for every region."""
-    grid, grid_kv = ((t.shape[1], t.shape[2]) for t in (plan.query, plan.key))
-    rows, columns = per_axis(pattern.regions, 2, "regions")
-    size, kv_size = ((g[0] // rows, g[1] // columns) for g in (grid, grid_kv))
-
-    def kept(x: Tensor) -> Tensor:
-        return gather(partition(x, kv_size).flatten(2, 3), pattern.index)
-
-    absent = None
-    if plan.absent is not None:
-        absent = kept(plan.absent.expand(len(pattern.index), -1, -1)[..., None])[..., 0]
-    return Groups(
-        split=lambda x: partition(x, size).flatten(2, 3),
-        join=lambda x: merge(torch.unflatten(x, 2, size), grid),
-        resample=kept,
-        absent=absent,
-    )
 
 
 @lru_cache(maxsize=8)

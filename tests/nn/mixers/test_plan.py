@@ -5,16 +5,8 @@ import torch
 
 from windeye import Blocks, Full, attend
 from windeye.nn.mixers import Groups, Plan, WindowMixer
-from windeye.nn.mixers.plan import (
-    attended,
-    blocks_as_groups,
-    dense,
-    fused_groups,
-    multiply_adds,
-    pairs,
-    positions,
-    row,
-)
+from windeye.nn.mixers.groups import blocks_as_groups
+from windeye.nn.mixers.plan import attended, dense, multiply_adds, pairs, positions, row
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 GRID = (7, 9)
@@ -35,25 +27,6 @@ def test_blocks_and_their_windows_cut_out_are_the_same(shift, biased):
     torch.testing.assert_close(attended(groups), attended(plan), **EXACT)
     torch.testing.assert_close(dense(groups), dense(plan), **EXACT)
     torch.testing.assert_close(row(groups, 6, 2), row(plan, 6, 2), **EXACT)
-
-
-@pytest.mark.parametrize("hidden", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
-def test_torchs_fused_attention_over_groups_is_ours(hidden, biased):
-    """The form of GPUs, where small groups are a batch for torch's kernels."""
-    query, key, value = (t.requires_grad_() for t in tensors(4, 3, 4))
-    bias = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True) if biased else None
-    absent = torch.rand(2, 4, 3, 4) < 0.3 if hidden else None
-    if absent is not None:
-        absent[..., 0, 0] = False
-    grad = torch.randn_like(value)
-    results = []
-    for fused in (True, False):
-        out = fused_groups(query, key, value, absent, bias, 0.4, 0.0, "auto", by_torch=fused)
-        leaves = [t for t in (query, key, value, bias) if t is not None]
-        results.append((out, *torch.autograd.grad((out * grad).sum(), leaves)))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, **EXACT)
 
 
 def test_positions_that_stand_for_cells_spread_their_weight_evenly():

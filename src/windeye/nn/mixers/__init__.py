@@ -3,11 +3,12 @@
 from windeye.nn.mixers.down_sampling import GlobalDownSampling
 from windeye.nn.mixers.full import FullMixer, FullSpec
 from windeye.nn.mixers.fusion import MultiScaleFusionMixer, MultiScaleFusionSpec
+from windeye.nn.mixers.groups import Groups
 from windeye.nn.mixers.hilo import HiLoMixer, HiLoSpec
 from windeye.nn.mixers.layouts import as_nchw, as_sequence
 from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.neighborhood import NeighborhoodMixer, NeighborhoodSpec
-from windeye.nn.mixers.plan import Groups, Plan
+from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, spec_from_dict, spec_to_dict, token_mixer
 from windeye.nn.mixers.routing import BiLevelRoutingMixer, BiLevelRoutingSpec
 from windeye.nn.mixers.spatial_reduction import SpatialReductionMixer, SpatialReductionSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from windeye.nn.feed_forward import FeedForward
 from windeye.nn.mixer import check_count
 from windeye.nn.mixers.down_sampling import GlobalDownSampling, MixInit, Pair, Resize, TokenPosition
+from windeye.nn.mixers.groups import Groups
 from windeye.nn.mixers.mixer import TokenMixer
-from windeye.nn.mixers.plan import Groups, Plan
+from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.nn.mixers.window import WindowMixer
 from windeye.patterns import Full
@@ -123,10 +124,16 @@ class MultiScaleFusionMixer(TokenMixer):
 
     def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
         added = self.local(x)
-        query = self.query(x + added).unflatten(-1, (self.heads, -1))
-        key, value = self.key_value(self.tokens(x)).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        relation = self._relation((x.shape[1], x.shape[2]), x)
-        return (FusionPlan(query, key, value, relation, self.head_dim**-0.5, added=added),)
+        return (replace(self.asks(x + added, self.tokens(x)), added=added),)
+
+    def asks(
+        self, local: Float[Tensor, "batch height width dim"], tokens: Float[Tensor, "batch rows columns dim"]
+    ) -> FusionPlan:
+        """The attention of a map to global tokens."""
+        query = self.query(local).unflatten(-1, (self.heads, -1))
+        key, value = self.key_value(tokens).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        relation = self._relation((local.shape[1], local.shape[2]), local)
+        return FusionPlan(query, key, value, relation, self.head_dim**-0.5)
 
     def finish(
         self, out: Float[Tensor, "batch height width heads head_dim"], x: Tensor, plans: tuple[Plan, ...]

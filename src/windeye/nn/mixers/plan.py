@@ -5,41 +5,18 @@ Fast passes, the dense matrix, single rows of it and costs are all derived from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from windeye.nn.mixers.grouped import Way, grouped_attention, way_of
+from windeye.nn.mixers.groups import Groups, blocks_as_groups
 from windeye.nn.sited import sited
 from windeye.ops import attend
 from windeye.patterns import Blocks, Full, Pattern, Routed
-from windeye.patterns.pattern import per_axis
-from windeye.tokens import windows
-
-Rearrange = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Groups:
-    """Queries in groups, each of which sees keys of its own.
-
-    All three functions are linear and leave the last two axes, heads and width, alone; the width differs between calls.
-    Keys and values go through the same ``resample``: it may crop, gather, pool, sample or mix positions.
-    """
-
-    split: Rearrange
-    """Queries of the map, [batch, height, width, heads, c] -> [batch, groups, *cells, heads, c]."""
-    join: Rearrange
-    """Back to the map; undoes ``split``."""
-    resample: Rearrange
-    """Positions, [batch, *grid_kv, heads, c] -> keys of each group, [batch, groups, *cells_kv, heads, c]."""
-    absent: Bool[Tensor, "batch_or_1 groups *cells_kv"] | None = None
-    """True hides a key from its group."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +40,8 @@ class Plan:
     cells."""
     absent: Bool[Tensor, "batch_or_1 *grid_kv"] | None = None
     """True hides a position from every query; for patterns, as groups say it themselves."""
+    copied: Groups | None = None
+    """The relation and ``absent`` once more as groups, where those run faster than the pattern."""
 
     @property
     def key_padding(self) -> Tensor | None:
@@ -151,7 +130,7 @@ def _run(
 ) -> Tensor:
     if isinstance(plan.relation, Groups):
         return _grouped(plan.relation, plan, plan.query, plan.key, value, dropout_p, backend)
-    groups = _cheaper(plan, dropout_p) if backend == "auto" else None
+    groups = (plan.copied or _cheaper(plan, dropout_p)) if backend == "auto" else None
     pattern, grid, grid_kv = plan.relation, plan.query.shape[1:-2], plan.key.shape[1:-2]
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -177,18 +156,18 @@ def _run(
 
 
 def _cheaper(plan: Plan, dropout_p: float) -> Groups | None:
-    """Groups that torch's fused kernels take, where those are cheaper than a kernel that reads the map as it lies: on
-    GPUs, and on CPUs while training, because they keep what ours compute again."""
-    grid, device = (plan.query.shape[1], plan.query.shape[2]), plan.query.device
-    if plan.absent is not None:
+    """Groups that run faster than a kernel that reads the map as it lies: on GPUs, where torch's fused kernels take
+    them, and on CPUs while training, where they keep what our kernels compute again."""
+    grid = (plan.query.shape[1], plan.query.shape[2])
+    device, pattern = plan.query.device, plan.relation
+    on_cpu, trains = device.type == "cpu", _trains(plan)
+    if dropout_p > 0.0 and on_cpu:
         return None
-    if device.type != "cuda" and not (_trains(plan) and plan.bias is None and dropout_p == 0.0):
-        return None
-    if isinstance(plan.relation, Full):
+    if isinstance(pattern, Full) and plan.absent is None and ((trains and plan.bias is None) or not on_cpu):
         return Groups(lambda x: x[:, None], lambda x: x[:, 0], lambda x: x[:, None])
-    if isinstance(plan.relation, Blocks):
-        groups = blocks_as_groups(plan.relation, grid, device)
-        return groups if device.type == "cuda" or groups.absent is None else None
+    if isinstance(pattern, Blocks) and plan.absent is None and (trains or not on_cpu):
+        groups = blocks_as_groups(pattern, grid, device)
+        return groups if not on_cpu or plan.bias is not None or groups.absent is None else None
     return None
 
 
@@ -197,84 +176,14 @@ def _trains(plan: Plan) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.device) -> Groups:
-    """The same relation as windows that are cut out."""
-    rows, columns = per_axis(pattern.size, 2, "size")
-    down, right = per_axis(pattern.shift, 2, "shift")
-    size, shift = (rows, columns), (down, right)
-    absent = windows.absent(grid, size, shift, device)
-    return Groups(
-        split=lambda x: windows.partition(x, size, shift),
-        join=lambda x: windows.merge(x, grid, shift),
-        resample=lambda x: windows.partition(x, size, shift),
-        absent=None if absent is None else absent[None],
-    )
-
-
-FEW_QUERIES = 32
-"""Below so many queries a group is too small for the CPU kernel's lanes (measured)."""
-
-
 def _grouped(
     groups: Groups, plan: Plan, query: Tensor, key: Tensor, value: Tensor, dropout_p: float, backend: str
 ) -> Tensor:
     query, key, value = groups.split(query), groups.resample(key), groups.resample(value)
-    by_torch = False
-    if backend == "auto":
-        few = prod(query.shape[2:-2]) < FEW_QUERIES or _trains(plan)
-        by_torch = query.device.type == "cuda" or (
-            few and plan.bias is None and groups.absent is None and dropout_p == 0.0
-        )
-    out = fused_groups(
-        query, key, value, groups.absent, plan.bias, plan.scale, dropout_p, backend, by_torch=by_torch
-    )  # fmt: skip
-    return groups.join(out)
-
-
-def fused_groups(
-    query: Float[Tensor, "batch groups *cells heads head_dim"],
-    key: Float[Tensor, "batch groups *cells_kv heads head_dim"],
-    value: Float[Tensor, "batch groups *cells_kv heads value_dim"],
-    absent: Tensor | None,
-    bias: Tensor | None,
-    scale: float,
-    dropout_p: float,
-    backend: str,
-    *,
-    by_torch: bool,
-) -> Float[Tensor, "batch groups *cells heads value_dim"]:
-    """Full attention inside each group, groups in the batch: by torch's fused kernels, or by `windeye.attend`."""
-    shape = (*query.shape[:-1], value.shape[-1])
-    if absent is not None:
-        absent = absent.expand(*key.shape[:2], *absent.shape[2:]).flatten(0, 1)
-    query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-    if by_torch:
-        mask = None if absent is None else ~absent.flatten(1)[:, None, None]
-        if bias is not None:
-            spread = bias_of_pairs(bias, tuple(query.shape[1:-2])).to(query.dtype)
-            mask = spread if mask is None else spread.expand(len(query), -1, -1, -1).masked_fill(~mask, -torch.inf)
-        q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
-        return out.transpose(1, 2).reshape(shape)
-    out = attend(
-        query, key, value, Full(), scale=scale, bias=bias, key_padding=absent, dropout_p=dropout_p, backend=backend
+    way: Way = "attend"
+    if backend == "auto" and (dropout_p == 0.0 or query.device.type != "cpu"):
+        way = way_of(query, key, plan.bias, groups.absent, trains=_trains(plan))
+    out = grouped_attention(
+        query, key, value, groups.absent, plan.bias, plan.scale, way=way, dropout_p=dropout_p, backend=backend
     )
-    return out.reshape(shape)
-
-
-def bias_of_pairs(
-    table: Float[Tensor, "heads *offsets"], cells: tuple[int, ...]
-) -> Float[Tensor, "heads cells cells_kv"]:
-    """The relative table as a number per pair."""
-    return table.flatten(1)[:, _offsets(cells, tuple(table.shape[1:]), table.device)]
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(mode=False)  # else what inference has cached could not be trained with
-def _offsets(cells: tuple[int, ...], offsets: tuple[int, ...], device: torch.device) -> Tensor:
-    axes = torch.meshgrid(*(torch.arange(n) for n in cells), indexing="ij")
-    index = torch.zeros(prod(cells), prod(cells), dtype=torch.long)
-    for axis, count in zip(axes, offsets, strict=True):
-        at = axis.flatten()
-        index = index * count + (at[None] - at[:, None] + count // 2)
-    return index.to(device)
+    return groups.join(out)

@@ -11,12 +11,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.nn.mixer import check_count, check_divides
+from windeye.nn.mixers.grouped import FEW_QUERIES
+from windeye.nn.mixers.groups import Groups, routed_as_groups
 from windeye.nn.mixers.mixer import TokenMixer
-from windeye.nn.mixers.plan import Groups, Plan
+from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.patterns import Full, Routed
 from windeye.patterns.pattern import check_axes, per_axis
 from windeye.tokens import fill, gather, merge, partition, pool, route
+
+MOST_COPIED = 2**24
+"""Numbers of keys that may be copied, 64 MiB in float32."""
 
 RoutingPadding = Literal["none", "input", "projected", "masked"]
 Pair = tuple[int, int]
@@ -154,15 +159,20 @@ class BiLevelRoutingMixer(TokenMixer):
         query, key, value = fill(query, size), fill(key, kv_size), fill(value, kv_size)
         query, key, value = (torch.unflatten(t, -1, (self.heads, -1)) for t in (query, key, value))
         relation: Full | Routed | Groups = Full()
+        copied: Groups | None = None
         if choice is not None:
             index, shares = choice
             relation = Routed(index, counts)
             if self.soft:
                 relation = _weighted(index, shares, size, kv_size, (query.shape[1], query.shape[2]), absent)
                 absent = None
+            elif _copies(query, key, index, prod(size)):
+                grid, grid_kv = ((t.shape[1], t.shape[2]) for t in (query, key))
+                copied = routed_as_groups(relation, grid, grid_kv, absent)
         return (
             Plan(
-                query, key, value, relation, self.scale, cell=cell, tokens=tokens if hides else None, absent=absent
+                query, key, value, relation, self.scale, cell=cell, tokens=tokens if hides else None, absent=absent,
+                copied=copied,
             ),
         )  # fmt: skip
 
@@ -196,6 +206,12 @@ class BiLevelRoutingMixer(TokenMixer):
             return index, torch.ones_like(index, dtype=query.dtype)
         scores, index = (self.scale * means[0] @ means[1].transpose(1, 2)).topk(keep, dim=-1)
         return index, scores.softmax(dim=-1)
+
+
+def _copies(query: Tensor, key: Tensor, index: Tensor, queries: int) -> bool:
+    """Whether a CPU is faster with every kept region copied: where regions have few queries, and few are kept."""
+    copied = key.numel() * index.shape[-1]
+    return query.device.type == "cpu" and queries < FEW_QUERIES and copied <= MOST_COPIED
 
 
 def _weighted(

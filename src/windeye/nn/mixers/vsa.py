@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from windeye.nn.mixer import check_divides
+from windeye.nn.mixers.groups import Groups
 from windeye.nn.mixers.mixer import TokenMixer
-from windeye.nn.mixers.plan import Groups, Plan
+from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.nn.mixers.window import BIAS_STD
 from windeye.patterns.pattern import check_axes, per_axis
