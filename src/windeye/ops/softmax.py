@@ -287,5 +287,5 @@ def explain(
 def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:  # not math.isfinite, which a graph with a symbolic number cannot hold
         raise ValueError(f"{name} must be finite, got {value}")

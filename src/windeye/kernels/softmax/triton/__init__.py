@@ -19,7 +19,6 @@ import torch
 
 from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.problem import Problem
-from windeye.patterns import Lifetimes, Relations
 
 name = "triton"
 AXES = 3
@@ -38,7 +37,7 @@ def can_run(problem: Problem) -> str | None:
         return "the package triton is not installed"
     if len(problem.grid) > AXES:
         return f"it knows grids of up to {AXES} axes, got {len(problem.grid)}"
-    if isinstance(problem.bound, Lifetimes | Relations):
+    if problem.pattern.tables:
         return "what a query sees depends on data"
     if problem.dtype == torch.float64:
         return "it has no float64"
