@@ -18,7 +18,6 @@ from windeye.models import (
     TitansSpec,
     mixer,
 )
-from windeye.models.mixers import mixer_from_dict, mixer_to_dict
 
 DIM = 16
 VARIANTS = [
@@ -168,7 +167,7 @@ def test_it_is_copied_pickled_and_stored_like_any_module(layer, x):
 
 
 def test_its_configuration_reads_back(spec):
-    assert mixer_from_dict(mixer_to_dict(spec)) == spec
+    assert MIXERS.from_dict(MIXERS.to_dict(spec)) == spec
     assert hash(spec) == hash(copy.deepcopy(spec))
 
 
@@ -222,6 +221,6 @@ def test_names_of_mixers_are_taken_once_and_unknown_ones_refused():
     with pytest.raises(ValueError, match="mixer 'taylor' is registered twice"):
         mixer("taylor")(TaylorSpec)
     with pytest.raises(ValueError, match="unknown mixer 'hyena'; known are lightning, taylor"):
-        mixer_from_dict({"kind": "hyena"})
+        MIXERS.from_dict({"kind": "hyena"})
     with pytest.raises(ValueError, match=r"rates must be one of code, minimax, .*, none, got 'linear'"):
         LightningSpec(rates="linear").build(DIM, 0, 1)

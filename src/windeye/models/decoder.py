@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from windeye.memory import HybridState, State
-from windeye.models.mixers import MixerSpec, mixer_from_dict, mixer_to_dict
+from windeye.models.mixers import MIXERS, MixerSpec
 from windeye.nn import GatedLinearUnit
 from windeye.nn.activations import Activation
 from windeye.nn.mixer import check_count
@@ -53,11 +53,11 @@ class DecoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for files."""
-        return {**asdict(self), "mixers": [mixer_to_dict(spec) for spec in self.mixers]}
+        return {**asdict(self), "mixers": [MIXERS.to_dict(spec) for spec in self.mixers]}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        return cls(**settings | {"mixers": tuple(mixer_from_dict(spec) for spec in settings["mixers"])})
+        return cls(**settings | {"mixers": tuple(MIXERS.from_dict(spec) for spec in settings["mixers"])})
 
 
 class DecoderBlock(nn.Module):

@@ -6,9 +6,8 @@ every decoder and passes through the tests that all mixers share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,6 +30,7 @@ from windeye.nn import (
 )
 from windeye.nn.activations import Activation
 from windeye.nn.dynamic_mask import Score, ScoreHeads
+from windeye.nn.kinds import Kinds
 from windeye.nn.lightning import Gate
 from windeye.nn.norms import Norm
 
@@ -49,48 +49,11 @@ class MixerSpec(Protocol):
         ...
 
 
-MIXERS: dict[str, type[MixerSpec]] = {}
+MIXERS: Kinds[MixerSpec] = Kinds("mixer")
 """Every registered kind of mixer."""
 
-T = TypeVar("T", bound=type[MixerSpec])
-
-
-def mixer(kind: str) -> Callable[[T], T]:
-    """Register a kind of mixer under its name in configurations.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(spec: T) -> T:
-        if kind in MIXERS:
-            raise ValueError(f"mixer {kind!r} is registered twice")
-        spec.kind = kind
-        MIXERS[kind] = spec
-        return spec
-
-    return register
-
-
-def mixer_to_dict(spec: MixerSpec) -> dict[str, Any]:
-    """
-    Example:
-        >>> mixer_to_dict(TaylorSpec(heads=2))
-        {'kind': 'taylor', 'heads': 2, 'feature_dim': 16, 'head_dim': None}
-    """
-    return {"kind": spec.kind, **asdict(spec)}
-
-
-def mixer_from_dict(settings: dict[str, Any]) -> MixerSpec:
-    """
-    Raises:
-        ValueError: an unknown kind.
-    """
-    settings = dict(settings)
-    kind = settings.pop("kind")
-    if kind not in MIXERS:
-        raise ValueError(f"unknown mixer {kind!r}; known are {', '.join(MIXERS)}")
-    return MIXERS[kind](**settings)
+mixer = MIXERS.register
+"""Registers a kind of mixer under its name in configurations."""
 
 
 @mixer("lightning")

@@ -12,7 +12,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from windeye.nn.mixers import MIXERS, spec_from_dict, spec_to_dict
+from windeye.nn.mixers import MIXERS
 
 DIM, HEADS = 12, 2
 SIZES = [(1, 1), (7, 7), (15, 13), (3, 40)]
@@ -145,7 +145,7 @@ def test_copies_and_files_are_the_layer(spec):
 
 @every_mixer
 def test_a_spec_survives_as_data(spec):
-    assert spec_from_dict(spec_to_dict(spec)) == spec
+    assert MIXERS.from_dict(MIXERS.to_dict(spec)) == spec
 
 
 @every_mixer

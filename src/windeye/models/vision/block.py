@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from windeye.models.vision.conv_branch import ConvBranch
-from windeye.models.vision.entries import EntrySpec, entry_from_dict, entry_to_dict
+from windeye.models.vision.entries import ENTRIES, EntrySpec
 from windeye.nn.drop_path import DropPath
 from windeye.nn.feed_forward import FeedForward
-from windeye.nn.mixers import TokenMixerSpec, spec_from_dict, spec_to_dict
+from windeye.nn.mixers import MIXERS, TokenMixerSpec
 
 PositionScope = Literal["trunk", "branch"]
 
@@ -59,13 +59,13 @@ class StageSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for files."""
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        mixers = [None if spec is None else spec_to_dict(spec) for spec in self.mixers]
-        return settings | {"entry": entry_to_dict(self.entry), "mixers": mixers}
+        mixers = [None if spec is None else MIXERS.to_dict(spec) for spec in self.mixers]
+        return settings | {"entry": ENTRIES.to_dict(self.entry), "mixers": mixers}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> Self:
-        mixers = tuple(None if spec is None else spec_from_dict(spec) for spec in settings["mixers"])
-        return cls(**settings | {"entry": entry_from_dict(settings["entry"]), "mixers": mixers})
+        mixers = tuple(None if spec is None else MIXERS.from_dict(spec) for spec in settings["mixers"])
+        return cls(**settings | {"entry": ENTRIES.from_dict(settings["entry"]), "mixers": mixers})
 
 
 class Block(nn.Module):

@@ -5,15 +5,15 @@ A new entry registers a frozen dataclass, as mixers do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.nn.kinds import Kinds
 from windeye.nn.norms import MapNorm, map_norm_of
 from windeye.tokens import fill
 
@@ -30,48 +30,11 @@ class EntrySpec(Protocol):
     def build(self, in_dim: int, dim: int) -> nn.Module: ...
 
 
-ENTRIES: dict[str, type[EntrySpec]] = {}
+ENTRIES: Kinds[EntrySpec] = Kinds("entry")
 """Every registered kind of entry."""
 
-T = TypeVar("T", bound=type[EntrySpec])
-
-
-def entry(kind: str) -> Callable[[T], T]:
-    """Register a kind of entry under its name in configurations.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(spec: T) -> T:
-        if kind in ENTRIES:
-            raise ValueError(f"entry {kind!r} is registered twice")
-        spec.kind = kind
-        ENTRIES[kind] = spec
-        return spec
-
-    return register
-
-
-def entry_to_dict(spec: EntrySpec) -> dict[str, Any]:
-    """
-    Example:
-        >>> entry_to_dict(MergeSpec())
-        {'kind': 'merge', 'norm_eps': 1e-05}
-    """
-    return {"kind": spec.kind, **asdict(spec)}
-
-
-def entry_from_dict(settings: dict[str, Any]) -> EntrySpec:
-    """
-    Raises:
-        ValueError: an unknown kind.
-    """
-    settings = dict(settings)
-    kind = settings.pop("kind")
-    if kind not in ENTRIES:
-        raise ValueError(f"unknown entry {kind!r}; known are {', '.join(ENTRIES)}")
-    return ENTRIES[kind](**settings)
+entry = ENTRIES.register
+"""Registers a kind of entry under its name in configurations."""
 
 
 class ConvEntry(nn.Module):

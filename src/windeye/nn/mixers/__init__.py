@@ -9,7 +9,7 @@ from windeye.nn.mixers.layouts import as_nchw, as_sequence
 from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.neighborhood import NeighborhoodMixer, NeighborhoodSpec
 from windeye.nn.mixers.plan import Plan
-from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, spec_from_dict, spec_to_dict, token_mixer
+from windeye.nn.mixers.registry import MIXERS, TokenMixerSpec, token_mixer
 from windeye.nn.mixers.routing import BiLevelRoutingMixer, BiLevelRoutingSpec
 from windeye.nn.mixers.spatial_reduction import SpatialReductionMixer, SpatialReductionSpec
 from windeye.nn.mixers.stripes import StripeMixer, StripeSpec
@@ -43,7 +43,5 @@ __all__ = [
     "WindowSpec",
     "as_nchw",
     "as_sequence",
-    "spec_from_dict",
-    "spec_to_dict",
     "token_mixer",
 ]

@@ -6,10 +6,9 @@ works in every backbone and passes through the tests that all mixers share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol
 
+from windeye.nn.kinds import Kinds
 from windeye.nn.mixers.mixer import TokenMixer
 
 
@@ -24,47 +23,8 @@ class TokenMixerSpec(Protocol):
         ...
 
 
-MIXERS: dict[str, type[TokenMixerSpec]] = {}
+MIXERS: Kinds[TokenMixerSpec] = Kinds("token mixer")
 """Every registered kind of mixer."""
 
-T = TypeVar("T", bound=type[TokenMixerSpec])
-
-
-def token_mixer(kind: str) -> Callable[[T], T]:
-    """Register a kind of mixer under its name in configurations.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-
-    def register(spec: T) -> T:
-        if kind in MIXERS:
-            raise ValueError(f"token mixer {kind!r} is registered twice")
-        spec.kind = kind
-        MIXERS[kind] = spec
-        return spec
-
-    return register
-
-
-def spec_to_dict(spec: TokenMixerSpec) -> dict[str, Any]:
-    """
-    Example:
-        >>> from windeye.nn.mixers import FullSpec
-        >>> spec_to_dict(FullSpec())
-        {'kind': 'full', 'local': None, 'local_on': 'values', 'qkv_bias': True, 'attn_drop': 0.0, 'proj_drop': 0.0}
-    """
-    return {"kind": spec.kind, **asdict(spec)}
-
-
-def spec_from_dict(settings: dict[str, Any]) -> TokenMixerSpec:
-    """Also from JSON, which has no tuples.
-
-    Raises:
-        ValueError: an unknown kind.
-    """
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    kind = settings.pop("kind")
-    if kind not in MIXERS:
-        raise ValueError(f"unknown token mixer {kind!r}; known are {', '.join(MIXERS)}")
-    return MIXERS[kind](**settings)
+token_mixer = MIXERS.register
+"""Registers a kind of mixer under its name in configurations."""
