@@ -53,6 +53,44 @@ def sequence(
     _report(work, SHOWN, out, as_json=as_json, open_report=open_report)
 
 
+@app.command()
+def vision(
+    mixers: Annotated[str | None, typer.Option(help="Mixers joined by commas; default all, full always.")] = None,
+    data: Annotated[
+        str, typer.Option(help="fashion-mnist, made-scenes, or a folder with a folder of images per class.")
+    ] = "fashion-mnist",
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels; default the budget's.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many; default the budget's.")] = None,
+    budget: Annotated[str, typer.Option(help="smoke (seconds), default (most of an hour) or full (days).")] = "default",
+    parts: Annotated[str, typer.Option(help="Of accuracy, speed.")] = "accuracy,speed",
+    device: Annotated[str, typer.Option(help="A torch device to train on, such as cuda.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for the report and the models.")] = Path("runs/compare-vision"),
+    open_report: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Mixers of maps in one backbone: accuracy and what it costs, speed and memory as maps grow.
+
+    What is finished is kept in the report's folder: after Ctrl-C the same command goes on, and parts that were run
+    before stay in the report. The trained model of every mixer lies in OUT/models, for `windeye look`.
+    """
+    from windeye.compare.vision.page import SHOWN
+    from windeye.compare.vision.run import run
+
+    words = _words(
+        mixers=mixers,
+        data=None if data == "fashion-mnist" else data,
+        size=size,
+        seeds=seeds,
+        budget=budget,
+        parts=parts,
+    )
+    work = partial(
+        run, _listed(mixers), _listed(parts) or [], data=data, size=size, budget=_checked(budget), seeds=seeds,
+        device=device, folder=out, command=f"windeye compare vision {words}",
+    )  # fmt: skip
+    _report(work, SHOWN, out, as_json=as_json, open_report=open_report)
+
+
 def _report(run: Callable[..., Result], shown: Shown, out: Path, *, as_json: bool, open_report: bool) -> None:
     """Run a comparison under a bar, write its report and print it."""
     from rich.console import Console

@@ -10,15 +10,17 @@ from windeye.bench.table import between, grid
 from windeye.compare.page import Shown
 from windeye.compare.parts import Result
 from windeye.compare.sequence import page as sequence
+from windeye.compare.vision import page as vision
 
 IMAGES = Path("docs") / "images"
-SHOWN: dict[str, Shown] = {"sequence": sequence.SHOWN}
+SHOWN: dict[str, Shown] = {"sequence": sequence.SHOWN, "vision": vision.SHOWN}
 """Comparisons by their name in files."""
 
 
 def committed(root: Path) -> dict[str, Result]:
     """The last comparisons that were committed in a checkout."""
-    return {name: json.loads((root / "benchmarks" / f"compare-{name}.json").read_text()) for name in SHOWN}
+    files = {name: root / "benchmarks" / f"compare-{name}.json" for name in SHOWN}
+    return {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
 
 
 def comparison(text: str, result: Result, shown: Shown) -> str:

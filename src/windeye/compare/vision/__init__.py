@@ -1,0 +1,12 @@
+"""Mixers of maps side by side: accuracy on pictures with what it costs, and speed and memory as maps grow.
+
+>>> from windeye.compare.vision import arms
+>>> "full" in arms()
+True
+"""
+
+from windeye.compare.vision.accuracy import AccuracyPlan, Outcome, train_arm
+from windeye.compare.vision.arms import Arm, arms, selected
+from windeye.compare.vision.skeleton import Skeleton
+
+__all__ = ["AccuracyPlan", "Arm", "Outcome", "Skeleton", "arms", "selected", "train_arm"]

@@ -1,0 +1,177 @@
+"""Mixers of maps side by side: how accurate they become for what they cost, and how fast they are as maps grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from windeye.compare.parts import Asked, Progress, Result, check_asked, ran
+from windeye.compare.pieces import Pieces
+from windeye.compare.vision.accuracy import AccuracyPlan, train_arm, weight
+from windeye.compare.vision.arms import Arm, selected
+from windeye.compare.vision.folder import listed
+from windeye.compare.vision.images import NAMED, check_data, images_of
+from windeye.compare.vision.memory import peaks
+from windeye.compare.vision.skeleton import Skeleton
+from windeye.compare.vision.speed import WORKS, Measured, SpeedPlan, seconds
+from windeye.data.sequences import check_integer
+from windeye.report import Budget, Recorder
+
+Part = Literal["accuracy", "speed"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget takes."""
+
+    accuracy: AccuracyPlan
+    speed: SpeedPlan
+    seeds: int
+
+
+SMALL = Skeleton(16, dims=(8, 8), heads=(2, 2))
+PLANS: dict[Budget, Plan] = {
+    "smoke": Plan(
+        AccuracyPlan(SMALL, steps=2, batch_size=4, every=1, watched=8), SpeedPlan(SMALL, (16, 24), 256, rounds=1), 1
+    ),
+    "default": Plan(AccuracyPlan(), SpeedPlan(), 3),
+    "full": Plan(
+        AccuracyPlan(Skeleton(dims=(64, 128), heads=(4, 8)), steps=9000, batch_size=128, rate=2e-3, every=450),
+        SpeedPlan(Skeleton(dims=(64, 128), heads=(4, 8)), sides=(32, 64, 128, 256, 512), most_seconds=120.0),
+        5,
+    ),
+}
+SMOKE_TEST = 64
+"""A smoke run tests with so many pictures."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one part of the comparison is given."""
+
+    arms: tuple[Arm, ...]
+    plan: Plan
+    seeds: tuple[int, ...]
+    device: str
+    folder: Path | None
+    recorder: Recorder
+    progress: Progress
+
+
+def run(
+    mixers: Sequence[str] | None = None,
+    parts: Sequence[str] = PARTS,
+    *,
+    data: str = "fashion-mnist",
+    size: int | None = None,
+    budget: Budget = "default",
+    seeds: int | None = None,
+    device: str = "cpu",
+    folder: Path | None = None,
+    command: str = "",
+    progress: Progress = lambda _name, _share: None,
+) -> Result:
+    """Run parts of the comparison on one thread.
+
+    Args:
+        mixers: names of `windeye.compare.vision.arms`, None for all; full attention is always among the rows.
+        parts: of `PARTS`. "accuracy" trains, "speed" times untrained networks: on the CPU, and on CUDA where there is
+            one.
+        data: "fashion-mnist", "made-scenes", or a folder with a folder of images per class.
+        size: side of the images in pixels, default the plan's.
+        budget: "smoke" takes seconds and proves the machinery, "default" most of an hour, "full" days or a GPU.
+        seeds: how many; default the budget's.
+        device: where it is trained.
+        folder: where finished pieces are kept, and the model of each arm's first seed as ``models/ARM.safetensors``;
+            the same settings, versions and code read pieces back.
+        command: what repeats the run.
+        progress: called with what is being done and the share that is done.
+
+    Raises:
+        ValueError, TypeError: an unknown mixer, part, budget, data or device, or no part or seed; says what there is.
+        windeye.data.AssetUnavailable: the pictures are not here and cannot be fetched.
+
+    Example:
+        >>> result = run(["none"], ["accuracy"], data="made-scenes", budget="smoke")
+        >>> list(result["arms"]), result["parts"]["accuracy"]["results"]["data"]["classes"]
+        (['full', 'none'], 10)
+    """
+    check_asked(parts, PARTS, budget)
+    check_device(device)
+    check_data(data)
+    plan, chosen = PLANS[budget], selected(mixers)
+    if seeds is not None:
+        check_integer("seeds", seeds, 1)
+    if size is not None:
+        plan = replace(plan, accuracy=replace(plan.accuracy, skeleton=replace(plan.accuracy.skeleton, side=size)))
+    plan = replace(plan, accuracy=replace(plan.accuracy, data=data))
+    numbers = tuple(range(plan.seeds if seeds is None else seeds))
+
+    def do(part: str, recorder: Recorder, progress: Progress) -> Result:
+        work = Work(chosen, plan, numbers, device, folder, recorder, progress)
+        return _accuracy(work) if part == "accuracy" else _speed(work)
+
+    asked = Asked("vision", budget, numbers, device, folder, command, progress)
+    found = ran(
+        [part for part in PARTS if part in parts], {part: getattr(plan, part) for part in PARTS}, do, asked,
+        {} if data in NAMED else {"files": listed(Path(data))},
+    )  # fmt: skip
+    return {"comparison": "vision", "arms": {arm.name: arm.words for arm in chosen}, "parts": found}
+
+
+def check_device(device: str) -> None:
+    """Refuse what torch does not know or this machine does not have."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device must be cpu or cuda, got {device!r}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, and torch finds no CUDA device here; cpu is always there")
+
+
+def _accuracy(work: Work) -> Result:
+    plan = work.plan.accuracy
+    images = images_of(plan.data, plan.skeleton.side)
+    if plan.skeleton == SMALL:
+        images = images.first(SMOKE_TEST)
+    pieces = Pieces(work.recorder, work.progress, len(work.arms) * len(work.seeds))
+    runs: dict[str, list[Result]] = {arm.name: [] for arm in work.arms}
+    # Seed by seed, so that a run that is stopped has something of every arm.
+    for seed in work.seeds:
+        for arm in work.arms:
+            save_to = work.folder / "models" / f"{arm.name}.safetensors" if work.folder and seed == 0 else None
+            train = partial(train_arm, arm, images, plan, seed, save_to, work.device)
+            runs[arm.name].append(dict(pieces.do(f"accuracy: {arm.name}, seed {seed}", train)))
+    found = {arm.name: {**weight(arm, images, plan.skeleton), "runs": runs[arm.name]} for arm in work.arms}
+    return {"data": images.facts(), "arms": found}
+
+
+def _speed(work: Work) -> Result:
+    """By device, kind of work and arm what was measured at each side; arms take turns, so they are timed together."""
+    plan = work.plan.speed
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    pieces = Pieces(work.recorder, work.progress, len(devices) * len(WORKS) * 2 * sum(plan.sides))
+    names = ", ".join(arm.name for arm in work.arms)
+    found: Result = {}
+    for device in devices:
+        for kind in WORKS:
+            before: list[dict[str, float | None]] = []
+            taken: list[dict[str, int | None]] = []
+            for side in plan.sides:
+                time = partial(seconds, work.arms, kind, side, plan, tuple(before), device)
+                before.append(pieces.do(f"{device}, {kind} at {side} pixels: {names}", time, side))
+
+                timed = tuple(arm for arm in work.arms if before[-1][arm.name] is not None)
+                weigh = partial(peaks, timed, kind, side, plan, device)
+                taken.append(pieces.do(f"{device}, memory of {kind} at {side} pixels: {names}", weigh, side))
+            found.setdefault(device, {})[kind] = {
+                arm.name: [Measured(seconds=s[arm.name], bytes=b[arm.name]) for s, b in zip(before, taken, strict=True)]
+                for arm in work.arms
+            }
+    return found

@@ -1,0 +1,82 @@
+"""The backbone that every mixer is put into: equal but for what is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from windeye.compare.vision.arms import CONTROLS, Arm, arms
+from windeye.data.sequences import check_integer, derived_seed
+from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Patches, two blocks, merging, two blocks, mean, head; all but the mixers is the same for every arm.
+
+    Args:
+        side: of the square images, in pixels. With the defaults 32 pixels are 16 x 16 tokens, then 8 x 8.
+        patch: side of a patch.
+        dims, heads: of each stage.
+        ratio: inner width of the feed-forward parts.
+        position: side of the depthwise convolution before each block that tells tokens where they are.
+
+    Raises:
+        ValueError, TypeError: naming the argument and what would be valid.
+    """
+
+    side: int = 32
+    patch: int = 2
+    dims: tuple[int, int] = (32, 64)
+    heads: tuple[int, int] = (2, 4)
+    ratio: float = 2.0
+    position: int = 3
+
+    def __post_init__(self) -> None:
+        check_integer("patch", self.patch, 1)
+        check_integer("side", self.side, 4 * self.patch)
+
+    def config(self, arm: Arm, in_chans: int, classes: int) -> BackboneConfig:
+        """The backbone of an arm."""
+        entries: tuple[EntrySpec, EntrySpec] = (ConvSpec(self.patch, self.patch), MergeSpec())
+        stages = tuple(
+            StageSpec(
+                dim, heads, entry, blocks, ratio=self.ratio, position=self.position if arm.position else None
+            )
+            for dim, heads, entry, blocks in zip(
+                self.dims, self.heads, entries, arm.stages, strict=True
+            )
+        )  # fmt: skip
+        return BackboneConfig(
+            stages, in_chans=in_chans, num_classes=classes, img_size=(self.side, self.side), init_std=None
+        )
+
+    def build(self, arm: Arm, seed: int, *, in_chans: int = 1, classes: int = 10) -> HierarchicalBackbone:
+        """The backbone before training; what arms have in common starts alike.
+
+        Bias tables and the like are marked, so that no optimiser decays them. torch's own generator is left as it was.
+
+        Example:
+            >>> one, other = (Skeleton().build(arms()[name], seed=0) for name in ("window", "stripes"))
+            >>> torch.equal(one.head.weight, other.head.weight)
+            True
+        """
+        # What a mixer draws moves everything that is drawn after it.
+        common = _drawn(self.config(arms()[CONTROLS[1]], in_chans, classes), seed).state_dict()
+        model = _drawn(self.config(arm, in_chans, classes), seed)
+        known = model.state_dict()
+        model.load_state_dict(known | {name: tensor for name, tensor in common.items() if name in known})
+        for module in model.modules():
+            kept: Callable[[], set[str]] | None = getattr(module, "no_weight_decay", None)
+            if kept is not None:
+                for name in kept():
+                    module.get_parameter(name)._no_weight_decay = True  # type: ignore[attr-defined]
+        return model
+
+
+def _drawn(config: BackboneConfig, seed: int) -> HierarchicalBackbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed("weights", seed))
+        return HierarchicalBackbone(config)
