@@ -1,5 +1,6 @@
 """Registries of kinds: names are taken once, unknown ones say what there is."""
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -26,6 +27,11 @@ def test_settings_survive_as_plain_data(shapes):
     settings = shapes.to_dict(disc)
     assert shapes.from_dict(settings) == disc
     assert "kind" in settings
+
+
+def test_tuples_survive_json(shapes):
+    disc = shapes["disc"](2.0, (3, (4, 5)))
+    assert shapes.from_dict(json.loads(json.dumps(shapes.to_dict(disc)))) == disc
 
 
 def test_a_name_is_taken_once(shapes):

@@ -65,10 +65,15 @@ class Kinds(dict[str, type[T]]):
         return {"kind": cast(Any, spec).kind, **asdict(cast(Any, spec))}
 
     def from_dict(self, settings: dict[str, Any]) -> T:
-        """What `to_dict` was made of.
+        """What `to_dict` was made of, also when it went through JSON, which knows lists and no tuples.
 
         Raises:
             ValueError: an unknown kind. TypeError: a setting that this kind does not have.
         """
         settings = dict(settings)
-        return self.named(settings.pop("kind"))(**settings)
+        kind = settings.pop("kind")
+        return self.named(kind)(**{name: _frozen(value) for name, value in settings.items()})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
