@@ -41,6 +41,11 @@ AUTO: dict[str, tuple[str, ...]] = {
 """What "auto" tries, in order, by device type. natten and flex serve GPUs until our own kernels are measured there. On
 CPUs flex runs only by name: it compiles for seconds and is no faster than dense attention (docs/performance.md)."""
 
+IN_GRAPHS: dict[str, tuple[str, ...]] = {
+    **AUTO, "cuda": ("natten", "sdpa", "gather", "triton", "flex", "reference"),
+}  # fmt: skip
+"""The same while torch.compile traces: a graph would hold flex's block mask of one grid, our operator takes any."""
+
 
 def refusals(problem: Problem) -> dict[str, str | None]:
     """For every backend, None when it can run this problem, else why it cannot."""
@@ -54,7 +59,8 @@ def choose(problem: Problem, name: str = "auto") -> Backend:
         ValueError: the name is unknown, or the named backend cannot run this problem; gives its reason.
     """
     if name == "auto":
-        for candidate in AUTO.get(problem.device.type, ("reference",)):
+        order = IN_GRAPHS if torch.compiler.is_compiling() else AUTO
+        for candidate in order.get(problem.device.type, ("reference",)):
             if BACKENDS[candidate].can_run(problem) is None:
                 return BACKENDS[candidate]
     if name not in BACKENDS:
