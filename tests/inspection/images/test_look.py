@@ -151,17 +151,17 @@ def test_both_branches_of_fusion_are_seen():
 
 def test_stripes_and_halves_are_told_apart():
     seen = look(backbone(StripeSpec(2)), torch.randn(3, 40, 40, dtype=torch.float64), (21, 10))
-    kinds = seen.here.kinds()
-    assert list(kinds) == ["columns", "rows"]
-    assert set(np.nonzero(kinds["columns"][0])[1]) == {2, 3}
-    assert set(np.nonzero(kinds["rows"][0])[0]) == {4, 5}
+    assert seen.here.kinds() == {"columns": [0], "rows": [1]}
+    assert set(np.nonzero(seen.here.mean("columns")[0])[1]) == {2, 3}
+    assert set(np.nonzero(seen.here.mean("rows")[0])[0]) == {4, 5}
     seen = look(backbone(HiLoSpec(2, 0.5)), torch.randn(3, 40, 40, dtype=torch.float64), (21, 10))
-    kinds = seen.here.kinds()
-    assert np.count_nonzero(kinds["high"][0]) == 4
-    assert np.count_nonzero(kinds["low"][0]) == 100
+    assert np.count_nonzero(seen.here.mean("high")[0]) == 4
+    assert np.count_nonzero(seen.here.mean("low")[0]) == 100
+    assert seen.here.visible(0, [0]).sum() == 4
     assert list(seen.here.spectra) == ["input", "high", "low"]
     one_kind = look(backbone(HiLoSpec(2, 1.0)), torch.randn(3, 40, 40, dtype=torch.float64))
-    assert list(one_kind.here.kinds()) == ["mean"]
+    assert one_kind.here.kinds() == {"mean": [0, 1]}
+    np.testing.assert_allclose(one_kind.here.mean(), one_kind.maps.mean(axis=1))
     assert one_kind.here.spectra is None
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from windeye.inspection.images.layers import LayerLook, Query, named
 from windeye.inspection.images.look import Look
+from windeye.inspection.images.overlay import overlay, thumbnail
 from windeye.inspection.images.photo import Pair, Photo
 from windeye.inspection.images.placement import Placement
 from windeye.report.evidence import Picture
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 MARK = "#ff3d2e"
 RIM = "#ffffff"
-MOST_PIXELS = 640
-"""Longer side of a photograph in a figure; more would only make pages heavy."""
 
 
 def overview(seen: Look) -> Picture:
@@ -34,7 +33,7 @@ def overview(seen: Look) -> Picture:
     figure, panels = _panels(seen.photo.size, len(lines), wide, 1.45)
     for line, axes in zip(lines, panels, strict=True):
         for layer, ax in zip(line, axes, strict=False):
-            _draw(ax, seen, layer, layer.maps[0].mean(axis=0), 0, small=True)
+            _draw(ax, seen, layer, 0, range(layer.maps.shape[1]), small=True)
             ax.set_title(str(layer.layer), fontsize=7, pad=2, color="#e4572e" if layer is seen.here else "#1d2730")
     return as_png(
         figure,
@@ -47,14 +46,14 @@ def overview(seen: Look) -> Picture:
 def kinds(seen: Look) -> Picture:
     """The chosen layer: the photograph with its queries, and the mean over heads, or over heads of each kind."""
     layer = seen.here
-    means = [(part, kind, maps) for part in seen.branches for kind, maps in part.kinds().items()]
+    means = [(part, kind, among) for part in seen.branches for kind, among in part.kinds().items()]
     figure, panels = _panels(seen.photo.size, len(seen.queries), 1 + len(means), 2.9)
     for number, axes in enumerate(panels):
         _photograph(axes[0], seen.photo)
         _mark(axes[0], seen.queries[number])
         _ticks(axes[0], seen.photo.size)
-        for (part, kind, maps), ax in zip(means, axes[1:], strict=True):
-            _draw(ax, seen, part, maps[number], number)
+        for (part, kind, among), ax in zip(means, axes[1:], strict=True):
+            _draw(ax, seen, part, number, among)
             branch = f"{part.layer.branch}: " if part.layer.branch else ""
             ax.set_title(branch + ("mean over heads" if kind == "mean" else f"{kind} heads"), fontsize=8, pad=3)
     figure.suptitle(f"layer {layer.layer}: {layer.mixer}", fontsize=9)
@@ -64,8 +63,8 @@ def kinds(seen: Look) -> Picture:
     return as_png(
         figure,
         "Where queries look",
-        f"Layer {layer.layer} ({layer.mixer}), {rows} x {columns} tokens. White borders are around tokens that the "
-        f"query gives weight to in any head.{told}",
+        f"Layer {layer.layer} ({layer.mixer}), {rows} x {columns} tokens. White borders are around tokens that "
+        f"get weight in any of the heads.{told}",
     )
 
 
@@ -76,7 +75,7 @@ def heads(seen: Look, query: int = 0) -> Picture:
     across = min(count, 6)
     figure, panels = _panels(seen.photo.size, -(-count // across), across, 1.75)
     for head, ax in zip(range(count), (ax for axes in panels for ax in axes), strict=False):
-        _draw(ax, seen, layer, layer.maps[query, head], query, small=True, one=head)
+        _draw(ax, seen, layer, query, [head], small=True)
         kind = f" {layer.heads[head]}" if layer.heads else ""
         ax.set_title(f"head {head}{kind}", fontsize=7, pad=2)
     return as_png(
@@ -192,39 +191,17 @@ def pictures(seen: Look) -> dict[str, Picture]:
 
 
 def _draw(
-    axes: Axes, seen: Look, layer: LayerLook, weights: Float[np.ndarray, "rows columns"], query: int,
-    *, small: bool = False, one: int | None = None,
+    axes: Axes, seen: Look, layer: LayerLook, query: int, heads: Sequence[int], *, small: bool = False
 ) -> None:  # fmt: skip
-    """Weights over the photograph without colours, the border of what the query sees, and the query."""
-    pixels = _thumbnail(seen.photo.pixels).mean(axis=2)
-    height, width = seen.photo.size
-    down, across = (
-        np.clip(np.searchsorted(borders, (np.arange(count) + 0.5) * whole / count, side="right") - 1, 0, tokens - 1)
-        for borders, count, whole, tokens in zip(
-            (layer.place.rows, layer.place.columns), pixels.shape, (height, width), weights.shape, strict=True
-        )
-    )
-    share = weights / max(float(weights.max()), 1e-30)
-    _show(axes, _heat(share[down[:, None], across], pixels), seen.photo.size)
-    visible = layer.visible(query, slice(None) if one is None else slice(one, one + 1))
-    _border(axes, visible, layer.place, 0.5 if small else 0.9)
+    """The mean over these heads on the photograph, the border of what they see, and the query."""
+    weights = layer.maps[query, heads].mean(axis=0)
+    _show(axes, overlay(seen.photo, layer.place, weights), seen.photo.size)
+    _border(axes, layer.visible(query, heads), layer.place, 0.5 if small else 0.9)
     _mark(axes, seen.queries[query], small=small)
 
 
-def _heat(
-    share: Float[np.ndarray, "tall wide"], grey: Float[np.ndarray, "tall wide"]
-) -> Float[np.ndarray, "tall wide 3"]:
-    """The photograph dimmed where there is no weight; where there is, in the colour of the weight, which is lighter and
-    darker as the photograph is."""
-    from matplotlib import colormaps
-
-    colour = colormaps["inferno"](0.2 + 0.75 * share)[..., :3]
-    cover = np.sqrt(share)[..., None]
-    return (1 - cover) * 0.45 * grey[..., None] + cover * colour * (0.3 + 0.7 * grey[..., None])
-
-
 def _photograph(axes: Axes, photo: Photo, *, dim: float = 1.0) -> None:
-    _show(axes, _thumbnail(photo.pixels) * dim, photo.size)
+    _show(axes, thumbnail(photo) * dim, photo.size)
 
 
 def _show(axes: Axes, pixels: Float[np.ndarray, "tall wide 3"], size: Pair) -> None:
@@ -235,17 +212,6 @@ def _show(axes: Axes, pixels: Float[np.ndarray, "tall wide 3"], size: Pair) -> N
     axes.set_ylim(height - 0.5, -0.5)
     axes.set_aspect("equal")
     _bare(axes)
-
-
-def _thumbnail(pixels: Float[np.ndarray, "height width 3"]) -> Float[np.ndarray, "tall wide 3"]:
-    """Means of blocks of pixels, so that the longer side is at most ``MOST_PIXELS``."""
-    for axis in (0, 1):
-        step = -(-max(pixels.shape[axis], 1) // MOST_PIXELS)
-        starts = np.arange(0, pixels.shape[axis], step)
-        counts = np.diff([*starts, pixels.shape[axis]])
-        sums = np.add.reduceat(pixels, starts, axis=axis)
-        pixels = sums / counts.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-    return pixels
 
 
 def _ticks(axes: Axes, size: Pair) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,12 +72,18 @@ class LayerLook:
     routes: Routes | None = None
     spectra: Mapping[str, Curve] | None = None
 
-    def visible(self, query: int, heads: slice = slice(None)) -> Bool[np.ndarray, "rows columns"]:
-        """Tokens that get weight in any of these heads."""
-        weights = self.maps[query, heads]
-        # Places of samples are rounded: a token's neighbours may get a millionth of its weight.
-        least = 1e-4 * weights.max() if self.rectangles is not None else 0.0
-        return np.any(weights > least, axis=0)
+    def visible(self, query: int, heads: Sequence[int] | None = None) -> Bool[np.ndarray, "rows columns"]:
+        """Tokens that get weight in any of these heads, default all."""
+        weights = self.clean(query)
+        return np.any((weights if heads is None else weights[list(heads)]) > 0, axis=0)
+
+    def clean(self, query: int) -> Float[np.ndarray, "heads rows columns"]:
+        """Weights without traces: places of samples are rounded, so that a token's neighbours may get a millionth of
+        its weight."""
+        weights = self.maps[query].clip(min=0)
+        if self.rectangles is None:
+            return weights
+        return np.where(weights > 1e-4 * weights.max(axis=(1, 2), keepdims=True), weights, 0.0)
 
     @property
     def elsewhere(self) -> Float[np.ndarray, "queries heads"]:
@@ -85,10 +91,14 @@ class LayerLook:
         found = 1 - self.maps.sum(axis=(2, 3))
         return found if self.beside is None else found - self.beside
 
-    def kinds(self) -> dict[str, Float[np.ndarray, "queries rows columns"]]:
-        """Means over the heads of each kind; over all of them where there is one."""
-        named = np.array(self.heads) if self.heads else np.array(["mean"] * self.maps.shape[1])
-        return {str(kind): self.maps[:, named == kind].mean(axis=1) for kind in dict.fromkeys(named.tolist())}
+    def kinds(self) -> dict[str, list[int]]:
+        """Heads of each kind; all of them as "mean" where there is one."""
+        named = self.heads or ("mean",) * self.maps.shape[1]
+        return {kind: [head for head, name in enumerate(named) if name == kind] for kind in dict.fromkeys(named)}
+
+    def mean(self, kind: str = "mean") -> Float[np.ndarray, "queries rows columns"]:
+        """The mean over the heads of a kind, or over all."""
+        return self.maps.mean(axis=1) if kind == "mean" else self.maps[:, self.kinds()[kind]].mean(axis=1)
 
     def as_plain(self) -> dict[str, Any]:
         """What JSON holds; weights are rounded to six digits, pixels to hundredths."""

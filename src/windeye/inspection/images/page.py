@@ -11,6 +11,7 @@ from windeye.inspection.images.figures import pictures
 from windeye.inspection.images.layers import named
 from windeye.inspection.images.look import Look
 from windeye.inspection.images.models import RANDOM
+from windeye.inspection.images.viewer import viewer
 from windeye.report import html
 from windeye.report.evidence import Picture
 
@@ -44,6 +45,7 @@ def report(seen: Look, found: dict[str, Picture], command: str) -> str:
     parts = [_STYLE, html.paragraph(told)]
     if seen.weights == RANDOM:
         parts.append(f'<p class="loud">{escape(LOUD)}</p>')
+    parts.append(viewer(seen))
     parts += [html.picture(picture) for picture in found.values()]
     parts += [html.heading("Layers"), html.table(*by_layer(seen))]
     if command:
