@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import windeye
 from oracles import statistics as oracle
 from windeye.kernels.statistics import slab
-from windeye.kernels.statistics.relation import Runs
+from windeye.kernels.statistics.relation import Runs, Tabled
 from windeye.patterns import Blocks, Causal, Documents, Expiry, Full, Neighborhood, Prefix, Sinks, Sliding
 
 PATTERNS = [
@@ -21,6 +21,16 @@ PATTERNS = [
     Neighborhood(5),
     Neighborhood(3, dilation=2),
 ]
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def on(device, query, key, stats, pattern=PATTERNS[0], **options):
+    """Statistics of tensors on a device, brought back."""
+    moved = {name: t.to(device) if isinstance(t, torch.Tensor) else t for name, t in options.items()}
+    values = windeye.statistics(query.to(device), key.to(device), stats, pattern, **moved)
+    return {name: value.cpu() for name, value in values.items()}
 
 
 def problem(pattern, queries, keys, seed, *, heads=4, kv_heads=2, padding="none"):
@@ -40,6 +50,7 @@ def problem(pattern, queries, keys, seed, *, heads=4, kv_heads=2, padding="none"
     return query, key, hidden, mask.expand(2, heads, -1, -1)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=40, deadline=None)
 @given(
     pattern=st.sampled_from(PATTERNS),
@@ -50,7 +61,7 @@ def problem(pattern, queries, keys, seed, *, heads=4, kv_heads=2, padding="none"
     sinks=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_statistics_equal_those_of_whole_maps(pattern, queries, more, padding, softcap, sinks, seed):
+def test_statistics_equal_those_of_whole_maps(device, pattern, queries, more, padding, softcap, sinks, seed):
     if isinstance(pattern, Neighborhood):
         queries, more = max(queries, 7), 0
     keys = queries + more
@@ -59,8 +70,8 @@ def test_statistics_equal_those_of_whole_maps(pattern, queries, more, padding, s
     sink_logits = torch.randn(4, generator=generator, dtype=torch.float64) if sinks else None
     counted = torch.rand(2, queries, generator=generator) < 0.7
     spans = torch.rand(2, 3, keys, generator=generator) < 0.5
-    seen = windeye.statistics(
-        query, key,
+    seen = on(
+        device, query, key,
         {
             "entropy": "entropy", "participation": "participation", "max": "max_weight", "mass": "row_mass",
             "far": windeye.MeanDistance(), "waad": windeye.WindowedDistance(3), "self": windeye.DistanceMass(0, 0),
@@ -123,20 +134,22 @@ def test_statistics_are_differentiable(monkeypatch):
     assert torch.autograd.gradcheck(values, leaves)
 
 
-def test_a_bias_per_key_moves_the_weights():
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_bias_per_key_moves_the_weights(device):
     query, key, _, mask = problem(Causal(), 9, 9, 3)
     bias = torch.randn(1, 4, 1, 9, dtype=torch.float64)
     maps = oracle.weights(query, key, mask, scale=8**-0.5, bias=bias.expand(2, 4, 9, 9))
-    seen = windeye.statistics(query, key, ["entropy"], bias=bias)["entropy"]
+    seen = on(device, query, key, ["entropy"], bias=bias)["entropy"]
     torch.testing.assert_close(seen, oracle.entropy(maps), rtol=1e-10, atol=1e-12)
 
 
-def test_statistics_of_lifetimes_and_of_grids():
+@pytest.mark.parametrize("device", DEVICES)
+def test_statistics_of_lifetimes_and_of_grids(device):
     query, key, _, _ = problem(Causal(), 7, 7, 5)
     expiry = Expiry(torch.tensor([[[2, 7, 3, 7, 5, 7, 7], [1, 2, 7, 4, 7, 6, 7]]] * 2, dtype=torch.int32))
     mask = expiry.bind((7,)).mask()
     maps = oracle.weights(query, key, mask.repeat_interleave(2, dim=1), scale=8**-0.5)
-    seen = windeye.statistics(query, key, ["entropy", "column_mean"], expiry)
+    seen = on(device, query, key, ["entropy", "column_mean"], Expiry(expiry.table.to(device)))
     torch.testing.assert_close(seen["entropy"], oracle.entropy(maps), rtol=1e-10, atol=1e-12)
     many = mask.repeat_interleave(2, dim=1).sum(2).transpose(1, 2)
     torch.testing.assert_close(seen["column_mean"], maps.sum(2).transpose(1, 2) / many.clamp(min=1))
@@ -145,9 +158,27 @@ def test_statistics_of_lifetimes_and_of_grids():
     pattern = Neighborhood(3, boundary="wrap")
     mask = pattern.bind((4, 5)).mask()[None, None].expand(1, 2, -1, -1)
     maps = oracle.weights(query.flatten(1, 2), key.flatten(1, 2), mask, scale=8**-0.5)
-    seen = windeye.statistics(query, key, ["entropy", "column_sum"], pattern)
+    seen = on(device, query, key, ["entropy", "column_sum"], pattern)
     torch.testing.assert_close(seen["entropy"], oracle.entropy(maps), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(seen["column_sum"], maps.sum(2).transpose(1, 2), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("hides", [False, True])
+def test_tables_count_who_sees_a_key_as_their_runs_do(counted, hides):
+    for pattern, grid in (
+        (Neighborhood((3, 4), stride=(2, 1), is_causal=(False, True)), (5, 6)),
+        (Neighborhood(3, dilation=2, boundary="wrap"), (6, 8)),
+        (Neighborhood((2, 3, 3)), (3, 4, 5)),
+    ):
+        bound = pattern.bind(grid)
+        rows = torch.rand(2, bound.tokens) < 0.5 if counted else None
+        runs, tabled = Runs.of_bound(bound), Tabled(bound)
+        if hides:
+            hidden = torch.rand(2, bound.tokens) < 0.3
+            runs, tabled = runs.without(hidden), tabled.without(hidden)
+        found, truth = tabled.seen_by(rows), runs.seen_by(rows)
+        assert torch.equal(*torch.broadcast_tensors(found, truth))
 
 
 @settings(max_examples=60, deadline=None)
@@ -217,27 +248,30 @@ ROUTED = {
         "fai": windeye.FutureInfluence(2, 6), "got": "column_sum", "top": windeye.TopKeys(3), "spans": None,
     },
 }  # fmt: skip
+if "cuda" in DEVICES:
+    ROUTED["triton"] = ROUTED["cpu"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
-    ("route", "pattern"),
+    ("device", "route", "pattern"),
     [
-        (route, pattern)
+        (device, route, pattern)
+        for device in DEVICES
         for route in ROUTED
         for pattern in (Causal(), Full(), Sliding(5), Sliding(3) | Sinks(2))
-        if route != "fused" or pattern in (Causal(), Full())
+        if (route != "fused" or pattern in (Causal(), Full())) and {"cpu": "cuda", "triton": "cpu"}.get(route) != device
     ],
     ids=str,
 )
-def test_routes_agree(route, pattern, dtype, monkeypatch):
+def test_routes_agree(device, route, pattern, dtype, monkeypatch):
     monkeypatch.setattr("windeye.kernels.statistics.band.TILE", 7)
     query, key, _, _ = problem(pattern, 37, 37, 4)
     query, key = query.to(dtype), key.to(dtype)
     spans = windeye.SpanMass(torch.rand(2, 9, 37, generator=torch.Generator().manual_seed(0)) < 0.5)
     stats = {name: spans if stat is None else stat for name, stat in ROUTED[route].items()}
     rows = torch.rand(2, 37, generator=torch.Generator().manual_seed(1)) < 0.5
-    one = windeye.statistics(query, key, stats, pattern, rows=rows, route=route)
+    one = on(device, query, key, stats, pattern, rows=rows, route=route)
     truth = windeye.statistics(query.double(), key.double(), stats, pattern, rows=rows, route="slab")
     for name in stats:
         torch.testing.assert_close(one[name].double(), truth[name], rtol=2e-5, atol=2e-6)

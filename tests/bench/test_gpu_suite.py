@@ -14,12 +14,14 @@ def test_a_part_is_measured_and_becomes_a_row():
     part = gpu.measure(case, "cpu", 3)
     assert set(part["forward_ms"]) >= {"windeye", "dense"}
     assert set(part["training_ms"]) == {"windeye", "dense"}
+    assert set(part["statistics_ms"]) == {"row statistics", "column sums", "row statistics and their gradients"}
     assert part["refused"]["NATTEN"].startswith("it runs on CUDA")
     assert part["flop_bound"] == pytest.approx(32 / 9)
     (row,) = gpu.rows({"parts": {"device": gpu.about("cpu"), case.name: part}})
     assert len(row) == len(gpu.COLUMNS)
     assert row[3].endswith("x")
     assert row[7] == "-"
+    assert row[-1].endswith("x")
 
 
 def test_candidates_compute_the_same():

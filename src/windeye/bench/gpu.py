@@ -1,4 +1,5 @@
-"""The GPU suite: windows of video, image and text models on CUDA, against every kernel that is at hand there."""
+"""The GPU suite: windows of video, image and text models on CUDA, against every kernel that is at hand there, and
+statistics of their maps against the forward pass."""
 
 from __future__ import annotations
 
@@ -18,16 +19,23 @@ from windeye.bench.peers import Run
 from windeye.bench.table import ratio
 from windeye.kernels.softmax import flex, natten
 from windeye.kernels.softmax.problem import problem_of
-from windeye.ops import attend
+from windeye.ops import ColumnSum, Entropy, MaxWeight, MeanDistance, SinkMass, Statistic, attend, statistics
 from windeye.patterns import Full, Neighborhood, Pattern, Sliding
 from windeye.tiling import simulate
 
 OURS, DENSE, FLASH, CUDNN, FLEX, ORDERED, NATTEN = (
     "windeye", "dense", "dense, flash", "dense, cuDNN", "FlexAttention", "FlexAttention in tile order", "NATTEN",
 )  # fmt: skip
+ROWS, COLUMN_SUMS, GRADIENTS = "row statistics", "column sums", "row statistics and their gradients"
+STATISTICS: dict[str, dict[str, Statistic]] = {
+    ROWS: {"entropy": Entropy(), "distance": MeanDistance(), "largest": MaxWeight(), "sink": SinkMass(1)},
+    COLUMN_SUMS: {"received": ColumnSum()},
+}
+"""Of one map; column sums take the normalisers of a row pass first."""
+DIFFERENTIABLE: dict[str, Statistic] = {"entropy": Entropy(), "distance": MeanDistance()}
 PERMUTED = "putting tokens into tile order and back"
 COLUMNS = ("tokens, window", "windeye, ms", "TFLOP/s", "over dense", "bound", "over Flex", "over Flex in order",
-           "over NATTEN", "backward / forward")  # fmt: skip
+           "over NATTEN", "backward / forward", "row statistics / forward", "column sums / forward")  # fmt: skip
 ROUNDS, WARM = 15, 3
 
 
@@ -90,11 +98,12 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
         def over(peer: float | None, ours: float = ours) -> str:
             return "-" if peer is None else ratio(peer / ours)
 
-        both = part["training_ms"].get(OURS)
+        both, numbers = part["training_ms"].get(OURS), part["statistics_ms"]
         table.append((
             name, f"{ours:.3g}", f"{part['flops'] / ours / 1e9:.0f}", over(dense), ratio(part["flop_bound"]),
             over(ms.get(FLEX)), over(ms.get(ORDERED)), over(ms.get(NATTEN)),
             "-" if both is None else ratio((both - ours) / ours),
+            *("-" if name not in numbers else ratio(numbers[name] / ours) for name in STATISTICS),
         ))  # fmt: skip
     return table
 
@@ -129,6 +138,7 @@ def measure(case: Case, device: str, rounds: int) -> dict[str, Any]:
         "dtype": str(dtype).removeprefix("torch."),
         "forward_ms": times(forward, device, rounds, refused),
         "training_ms": times(training, device, rounds, {}),
+        "statistics_ms": times(numbers(case, data, leaves), device, rounds, refused),
         "refused": refused,
     }
 
@@ -165,6 +175,20 @@ def candidates(case: Case, data: list[Tensor], refused: dict[str, str]) -> dict[
         back = order.argsort()
         runs[PERMUTED] = lambda: first[0][:, :, order][:, :, back]
     return runs
+
+
+def numbers(case: Case, data: list[Tensor], leaves: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
+    """Statistics of the case's map, and gradients of some of them."""
+
+    def of(stats: dict[str, Statistic]) -> Callable[[], Tensor]:
+        return lambda: next(iter(statistics(data[0], data[1], stats, case.pattern, route="triton").values()))
+
+    def gradients() -> Tensor:
+        values = statistics(leaves[0], leaves[1], DIFFERENTIABLE, case.pattern, route="triton")
+        loss = torch.stack(list(values.values())).sum()
+        return torch.autograd.grad(loss, leaves[:2])[0]
+
+    return {name: of(stats) for name, stats in STATISTICS.items()} | {GRADIENTS: gradients}
 
 
 def flex_in_order(case: Case, first: list[Tensor], order: Tensor) -> Callable[[], Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -156,6 +156,16 @@ class Tabled(Runs):
         """As `Runs.without`."""
         return Tabled(self.bound, self.device, hidden if self.hidden is None else self.hidden | hidden)
 
+    def seen_by(self, rows: Bool[Tensor, "batch queries"] | None) -> Int[Tensor, "batch keys"]:
+        """As `Runs.seen_by`; a product of tables is counted axis by axis, since runs of a grid are many."""
+        if self.bound.rank == 1 or len(self.bound.terms) != 1:
+            return super().seen_by(rows)
+        if rows is None:
+            found = _seen_by_all(self.bound, self.device)
+        else:
+            found = _product(self.bound, rows.to(self.device))
+        return found if self.hidden is None else found.masked_fill(self.hidden, 0)
+
 
 @dataclass(frozen=True, eq=False)
 class Masked:
@@ -201,6 +211,20 @@ def seen_at_all(relation: Relation) -> Bool[Tensor, "batch keys"]:
     if isinstance(relation, Runs):
         return relation.seen_by(None) > 0
     return relation.visible(slice(0, relation.queries)).any(dim=2).any(dim=1)
+
+
+def _product(bound: Bound, rows: Bool[Tensor, "batch queries"]) -> Int[Tensor, "batch keys"]:
+    """How many of the queries see each key, where every axis has one table."""
+    many = rows.to(torch.float64).reshape(-1, *bound.grid)
+    for axis, table in enumerate(bound.terms[0], start=1):
+        seen = torch.from_numpy(table.mask()).to(rows.device, torch.float64)
+        many = torch.tensordot(many, seen, dims=([axis], [0])).movedim(-1, axis)
+    return many.flatten(1).long()
+
+
+@lru_cache(maxsize=64)
+def _seen_by_all(bound: Bound, device: torch.device) -> Int[Tensor, "1 keys"]:
+    return _product(bound, torch.ones(1, bound.tokens, dtype=torch.bool, device=device))
 
 
 def _disjoint(tables: list[AxisTable], queries: int) -> tuple[Int32[Tensor, "runs queries"], Int32[Tensor, ...]]:

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from windeye.kernels.softmax.triton.arguments import Side, View
-from windeye.kernels.softmax.triton.launch import LOG2E, Sizes, width
+from windeye.kernels.softmax.triton.launch import LOG2E, width
+from windeye.kernels.softmax.triton.sizes import Sizes
 from windeye.kernels.statistics.passes import SUMS, Pass, Rows
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
