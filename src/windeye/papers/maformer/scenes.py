@@ -1,0 +1,62 @@
+"""Large digits drawn with copies of a small digit: what is the large one, what is the small one?"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+GLYPH, LARGE, SIDE, PATCH = 8, 48, 64, 4
+"""Sides of a scan, of the large digit, of a scene and of a token, in pixels."""
+INK = 0.4
+"""From what brightness on the large digit is drawn."""
+NOISE = 0.1
+TRAINED = 1297
+"""Scans that training draws from; the other 500 are held out."""
+
+
+@lru_cache(maxsize=1)
+def digits() -> tuple[Float[Tensor, "digits 8 8"], Int64[Tensor, " digits"]]:
+    """The 1797 scans of scikit-learn, from 0 to 1, and what they are, in an order fixed by a seed.
+
+    Raises:
+        ImportError: without scikit-learn; names the extra.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("scenes need scikit-learn: pip install 'windeye[experiments]'") from error
+    found = load_digits()
+    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
+    return torch.from_numpy(found.images / 16).float()[order], torch.from_numpy(found.target).long()[order]
+
+
+def stencil(scans: Float[Tensor, "number 8 8"]) -> Bool[Tensor, "number 48 48"]:
+    """Where scans that are made as large as the large digit have ink.
+
+    Example:
+        >>> stencil(torch.ones(1, 8, 8)).all()
+        tensor(True)
+    """
+    return F.interpolate(scans[:, None], (LARGE, LARGE), mode="bilinear", align_corners=False)[:, 0] > INK
+
+
+def scenes(
+    number: int, random: torch.Generator, *, held_out: bool = False
+) -> tuple[Float[Tensor, "number 1 64 64"], Int64[Tensor, "number 2"]]:
+    """Scenes with a large digit in the middle, and the classes of the large and of the small one, drawn independently.
+
+    Example:
+        >>> images, labels = scenes(2, torch.Generator().manual_seed(0))
+        >>> images.shape, labels.shape
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 2]))
+    """
+    scans, values = digits()
+    first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
+    chosen = torch.randint(first, last, (number, 2), generator=random)
+    tiles = scans[chosen[:, 1]].repeat(1, LARGE // GLYPH, LARGE // GLYPH)
+    images = F.pad(stencil(scans[chosen[:, 0]]) * tiles, [(SIDE - LARGE) // 2] * 4)[:, None]
+    return images + NOISE * torch.randn(images.shape, generator=random), values[chosen]
