@@ -79,7 +79,7 @@ def test_it_crosses_as_spec_and_table():
         assert from_spec(pattern.spec, pattern.tables) == pattern
         assert hash(from_spec(pattern.spec, pattern.tables)) == hash(pattern)
         assert pattern != Routed(index.clone(), regions)
-    assert repr(pattern) == "Routed(index [1, 4, 2], (2, 2))"
+    assert repr(pattern) == "Routed(int64 [1, 4, 2], (2, 2))"
     assert pattern != Routed(index, 4)
 
 

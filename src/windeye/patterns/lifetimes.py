@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from windeye.patterns.bound import Bound, Grid, Term
+from windeye.patterns.data import DataPattern
 from windeye.patterns.pattern import Pattern, check_grid
 from windeye.patterns.table import AxisTable, Ints
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Expiry(Pattern):
+class Expiry(DataPattern):
     """Query ``i`` sees key ``j`` iff ``j <= i < table[..., j]``: a key lives from its own query to its expiry.
 
     Everything causal that forgets a key once and for all has this form: the past (``n``), a sliding window
@@ -30,8 +31,7 @@ class Expiry(Pattern):
     ``&`` and ``|`` give an `Expiry` again: with another one, and with every pattern that is itself made of lifetimes.
     Others are refused.
 
-    Two are equal when they hold the same tensor: comparing contents would read it back from its device, and nothing
-    may be cached under a content that can change in place.
+    Two are equal when they hold the same tensor, whatever is in it.
 
     Args:
         table: int32, [keys] for all heads alike or [batch, heads, keys]. A batch of 1 is every batch entry; the number
@@ -73,24 +73,6 @@ class Expiry(Pattern):
         import torch
 
         return cls(torch.from_numpy(_expiries(pattern, keys, causal_only=True)))
-
-    @property
-    def spec(self) -> str:
-        """Names the kind only: the table crosses the operator boundary beside it, as a tensor."""
-        return "Expiry(table)"
-
-    def __repr__(self) -> str:
-        return f"Expiry(int32 {list(self.table.shape)})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expiry) and self.table is other.table
-
-    def __hash__(self) -> int:
-        return id(self.table)
-
-    @property
-    def tables(self) -> tuple[torch.Tensor, ...]:
-        return (self.table,)
 
     @property
     def planes(self) -> torch.Tensor:

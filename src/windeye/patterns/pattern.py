@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from ast import literal_eval
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 Axes = int | tuple[int, ...]
 """An integer for every axis alike, or one integer per axis."""
-ROUTED = "Routed(index, "
-"""How specs of chosen regions begin; the regions follow."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,13 +92,9 @@ def from_spec(spec: str, tables: Sequence[torch.Tensor] = ()) -> Pattern:
         True
     """
     if tables:
-        from windeye.patterns.lifetimes import Expiry
-        from windeye.patterns.relation import Allowed
-        from windeye.patterns.routed import Routed
+        from windeye.patterns.data import read_spec
 
-        if spec.startswith(ROUTED):
-            return Routed(tables[0], literal_eval(spec.removeprefix(ROUTED).removesuffix(")")))
-        return {"Expiry(table)": Expiry, "Allowed(mask)": Allowed}[spec](*tables)
+        return read_spec(spec, tables)
     return _from_spec(spec)
 
 

@@ -9,6 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from windeye.patterns.bound import Bound, Grid, Term
+from windeye.patterns.data import DataPattern
 from windeye.patterns.pattern import Pattern, check_grid
 from windeye.patterns.table import runs
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Allowed(Pattern):
+class Allowed(DataPattern):
     """Query ``i`` sees key ``j`` iff ``mask[..., i, j]``: any relation, one for each batch entry and head.
 
     For relations that have no other form, such as neighbourhoods on a graph that differs from prompt to prompt. **The
@@ -61,30 +62,9 @@ class Allowed(Pattern):
             )
 
     @property
-    def spec(self) -> str:
-        """Names the kind only: the mask crosses the operator boundary beside it, as a tensor."""
-        return "Allowed(mask)"
-
-    def __repr__(self) -> str:
-        return f"Allowed(bool {list(self.mask.shape)})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Allowed) and self.mask is other.mask
-
-    def __hash__(self) -> int:
-        return id(self.mask)
-
-    @property
-    def tables(self) -> tuple[torch.Tensor, ...]:
-        return (self.mask,)
-
-    @property
     def planes(self) -> torch.Tensor:
         """The mask as [batch, heads, queries, keys]."""
         return self.mask if self.mask.dim() == 4 else self.mask[None, None]
-
-    def terms(self, _grid: Grid, _grid_kv: Grid) -> tuple[Term, ...]:
-        raise ValueError("Allowed has no interval table for all batch entries and heads; bind it and ask for one head")
 
     def bind(self, grid: Sequence[int], grid_kv: Sequence[int] | None = None) -> Relations:
         """The relation of every batch entry and head; not cached, as the mask is data."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from windeye.patterns.bound import Grid, Term
-from windeye.patterns.pattern import ROUTED, Pattern, check_axes, check_grid, per_axis
+from windeye.patterns.bound import Grid
+from windeye.patterns.data import DataPattern
+from windeye.patterns.pattern import Pattern, check_axes, check_grid, per_axis
 from windeye.patterns.relation import Allowed, Relations
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Routed(Pattern):
+class Routed(DataPattern):
     """A query sees all keys of the regions that its own region has chosen: ``index[..., region of the query, :]``.
 
     Queries and keys are cut into equally many regions along every axis, numbered row-major; their sizes may differ, as
@@ -62,24 +63,6 @@ class Routed(Pattern):
         object.__setattr__(self, "regions", check_axes(self.regions, "regions", 1))
 
     @property
-    def spec(self) -> str:
-        """Names the kind and the regions: the index crosses the operator boundary beside it, as a tensor."""
-        return f"{ROUTED}{self.regions})"
-
-    def __repr__(self) -> str:
-        return f"Routed(index {list(self.index.shape)}, {self.regions})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Routed) and self.index is other.index and self.regions == other.regions
-
-    def __hash__(self) -> int:
-        return hash((id(self.index), self.regions))
-
-    @property
-    def tables(self) -> tuple[torch.Tensor, ...]:
-        return (self.index,)
-
-    @property
     def planes(self) -> torch.Tensor:
         """The index as [batch, heads, regions, keep]."""
         return self.index if self.index.dim() == 4 else self.index[:, None]
@@ -108,9 +91,6 @@ class Routed(Pattern):
         alike = planes[..., :, None] == planes[..., None, :]
         again = torch.tril(alike, diagonal=-1).any(dim=-1)
         return again | (planes < 0) | (planes >= self.index.shape[-2])
-
-    def terms(self, _grid: Grid, _grid_kv: Grid) -> tuple[Term, ...]:
-        raise ValueError("Routed has no interval table for all batch entries and heads; bind it and ask for one head")
 
     def bind(self, grid: Sequence[int], grid_kv: Sequence[int] | None = None) -> Routes:
         """The relation of every batch entry and head; not cached, as the index is data."""
