@@ -65,6 +65,7 @@ def test_models_of_transformers(kind, before):
     queries = ["class", (0, 31), (20, 10)][before == 0 :]
     seen = look(model, x, queries)
     half = getattr(model, "vision_model", model)
+    assert half.config._attn_implementation == "sdpa"  # as it was
     half.set_attn_implementation("eager")
     with torch.no_grad():
         maps = half(x[None], output_attentions=True).attentions

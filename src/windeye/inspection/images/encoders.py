@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,8 @@ def encoder(model: Any) -> Subject:
     if not isinstance(patch, int) or size is None:
         raise TypeError(f"{type(model).__name__} has no single size of patches; it is no plain vision transformer")
     height, width = (size, size) if isinstance(size, int) else size
-    if half not in KNOWN:
-        try:
-            attach(half)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"the attention of {type(model).__name__} cannot be reached: {error}") from error
+    with _reached(half):
+        count = len(parts_of(half).layers)
     asked = inspect.signature(half.forward).parameters
     resizes = "interpolate_pos_encoding" in asked or "dinov2" in type(half).__name__.lower()
 
@@ -77,7 +75,7 @@ def encoder(model: Any) -> Subject:
         place = Placement.of(grid, patch, seen, photo)
         tokens = tuple(None if query == "class" else place.token(query) for query in queries)
         numbers = [None if token is None else token[0] * grid[1] + token[1] for token in tokens]
-        with Rows(half, numbers, grid[0] * grid[1]) as rows:
+        with _reached(half), Rows(half, numbers, grid[0] * grid[1]) as rows:
             _run(half, given, seen != (height, width))
         words = f"full, {type(half).__name__}"
         return [
@@ -85,7 +83,6 @@ def encoder(model: Any) -> Subject:
             for layer, weights in sorted(rows.rows.items())
         ]
 
-    count = len(parts_of(half).layers)
     return Subject(
         in_chans=getattr(config, "num_channels", 3),
         img_size=(height, width),
@@ -96,6 +93,20 @@ def encoder(model: Any) -> Subject:
         patch=patch,
         resizes=resizes,
     )
+
+
+@contextmanager
+def _reached(half: Any) -> Iterator[None]:
+    """Attached for a while, unless it is already."""
+    if half in KNOWN:
+        yield
+        return
+    try:
+        handle = attach(half)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the attention of {type(half).__name__} cannot be reached: {error}") from error
+    with handle:
+        yield
 
 
 def _embeddings(half: nn.Module) -> Any:

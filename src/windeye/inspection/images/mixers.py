@@ -46,14 +46,11 @@ def told(spec: TokenMixerSpec) -> str:
     Example:
         >>> from windeye.nn.mixers import FullSpec, NeighborhoodSpec
         >>> told(NeighborhoodSpec(7, dilation=4)), told(FullSpec())
-        ('neighborhood, dilation 4', 'full')
+        ('neighborhood, dilation=4', 'full')
     """
-    usual = type(spec)()
-    own = {name: value for name, value in asdict(spec).items() if value != getattr(usual, name)}
-    words = [spec.kind]
-    for name, value in own.items():
-        words.append(name if value is True else f"no {name}" if value is False else f"{name} {value}")
-    return ", ".join(words).replace("_", " ")
+    usual = asdict(type(spec)())
+    own = [f"{name}={value}" for name, value in asdict(spec).items() if value != usual[name]]
+    return ", ".join([spec.kind.replace("_", " "), *own])
 
 
 def _rectangles(mixer: VSAMixer, x: Tensor, place: Placement, tokens: Sequence[Pair]) -> np.ndarray:

@@ -86,9 +86,11 @@ def positions(plan: Plan) -> Float[Tensor, "batch positions heads value_dim"]:
 def row(plan: Plan, y: int, x: int) -> Float[Tensor, "batch heads *grid_kv"]:
     """How the query at row ``y`` and column ``x`` spreads over the positions: one row of `dense`, as a map.
 
-    It is the gradient of that query's output in the values, so its memory is that of one pass.
+    It is the gradient of that query's output in the values, so its memory is that of one pass, linear in the tokens.
     """
     query, key = plan.query.detach(), plan.key.detach()
+    if isinstance(plan.relation, Full) and plan.bias is None:  # every query sees all: the others need not be there
+        query, y, x = query[:, y, x, None, None], 0, 0
     value = plan.value.new_zeros(*plan.value.shape[:-1], 1).requires_grad_()
     still = replace(plan, query=query, key=key, value=value)
     with torch.enable_grad():
