@@ -1,8 +1,9 @@
-"""Launching the kernels: sizes of boxes, tables on the device and strides of one call."""
+"""Launching the kernels: tables on the device, strides and options of one call."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -13,12 +14,13 @@ import torch
 
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.problem import Problem
-from windeye.kernels.softmax.triton import relative
+from windeye.kernels.softmax.triton import relative, tuning
 from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Relation, Side, View
 from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
 from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, plan
+from windeye.kernels.softmax.triton.sizes import Kernel, Sizes
 from windeye.patterns import Bound
 
 LOG2E = 1.4426950408889634
@@ -26,26 +28,6 @@ SMALLEST_WIDTH = 16
 """Of a matrix product on tensor cores."""
 PROGRAMS = 4096
 """Programs that add up the gradient of a bias table, if there is work for so many."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Queries and keys per box, and how a program is laid out."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
-
-
-def sizes(problem: Problem, *, backward: bool) -> Sizes:
-    """Boxes that fit shared memory; wide heads and float32 take smaller ones."""
-    wide = max(problem.head_dim, problem.value_dim) * (2 if problem.dtype == torch.float32 else 1)
-    if backward:
-        return Sizes(64, 64, 4, 2) if wide <= 128 else Sizes(32, 32, 4, 1)
-    if wide <= 128:
-        return Sizes(128, 64, 8 if wide > 64 else 4, 3)
-    return Sizes(64, 32, 4, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +43,9 @@ class Tables:
 
 
 @lru_cache(maxsize=64)
-def tables(bound: Bound, queries: int, keys: int, device: torch.device) -> Tables:
+def tables(bound: Bound, queries: int, keys: int, device: torch.device, shape: int = 0) -> Tables:
     """The tables of a bound pattern, kept per device."""
-    work = plan(bound, queries, keys)
+    work = plan(bound, queries, keys, shape)
 
     def side(grid: tuple[int, ...], axes: tuple[AxisBoxes, ...]) -> Side:
         lengths = (1,) * (AXES - len(grid)) + grid
@@ -134,21 +116,29 @@ class Call:
             "PRECISION": precision(p), "num_warps": chosen.warps, "num_stages": chosen.stages,
         }  # fmt: skip
 
-    def on_device(self) -> AbstractContextManager[Any]:
-        """Launches go to the current device, which need not be that of the tensors."""
+    def tables(self, chosen: Sizes) -> Tables:
+        return tables(self.problem.bound, chosen.queries, chosen.keys, self.problem.device, chosen.shape)
+
+    def best(self, kernel: Kernel, run: Callable[[Sizes], None]) -> None:
+        """Run a kernel with its best sizes. Launches go to the current device, which need not be that of the
+        tensors."""
         device = self.problem.device
-        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            run(tuning.best(self.problem, kernel, run))
 
 
 def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
     """Write outputs and normalisers, which are dense."""
-    p, chosen = call.problem, sizes(call.problem, backward=False)
-    t = tables(p.bound, chosen.queries, chosen.keys, p.device)
-    with call.on_device():
+    p = call.problem
+
+    def run(chosen: Sizes) -> None:
+        t = call.tables(chosen)
         attention[(t.queries.boxes * p.batch * p.heads,)](
             *call.inputs, out, lse, call.scales[1], *call.heads, t.queries, t.keys, t.of_queries, t.relation,
             **call.options(t.plan, chosen),
         )  # fmt: skip
+
+    call.best("attention", run)
 
 
 @dataclass(frozen=True)
@@ -169,44 +159,59 @@ def backward(
     call: Call, pulls: Pulls, grad_query_: torch.Tensor, grad_key: torch.Tensor, grad_value: torch.Tensor
 ) -> None:
     """Write the gradients of queries, keys and values, which are dense."""
-    p, chosen = call.problem, sizes(call.problem, backward=True)
-    t = tables(p.bound, chosen.queries, chosen.keys, p.device)
-    options = call.options(t.plan, chosen)
-    with call.on_device():
+    p = call.problem
+
+    def of_queries(chosen: Sizes) -> None:
+        t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
             *call.inputs, *pulls.inputs, grad_query_, *call.scales, *call.heads, t.queries, t.keys, t.of_queries,
-            t.relation, **options,
+            t.relation, **call.options(t.plan, chosen),
         )  # fmt: skip
+
+    def of_keys(chosen: Sizes) -> None:
+        t = call.tables(chosen)
         grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
             *call.inputs, *pulls.inputs, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
-            t.of_keys, t.relation, **options,
+            t.of_keys, t.relation, **call.options(t.plan, chosen),
         )  # fmt: skip
+
+    call.best("grad_query", of_queries)
+    call.best("grad_key_value", of_keys)
 
 
 def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torch.Tensor:
     """[heads, *offsets] in float32; every sum is taken in one order."""
-    p, chosen = call.problem, sizes(call.problem, backward=True)
-    t = tables(p.bound, chosen.queries, chosen.keys, p.device)
-    sums, begin, q_boxes, kv_boxes, found = _sums(p.bound, chosen.queries, chosen.keys, offsets, p.device)
-    share = -(-p.batch * sums.groups * p.heads // PROGRAMS)
-    shares = -(-p.batch // share)
-    lanes = prod(sums.extents)
-    partial = torch.empty((shares, p.heads, sums.groups * lanes), dtype=torch.float32, device=p.device)
-    with call.on_device():
+    p = call.problem
+    found = torch.empty((p.heads, *offsets), dtype=torch.float32, device=p.device)
+
+    def run(chosen: Sizes) -> None:
+        t = call.tables(chosen)
+        sums, begin, q_boxes, kv_boxes, lanes = _sums(
+            p.bound, chosen.queries, chosen.keys, chosen.shape, offsets, p.device
+        )
+        share = -(-p.batch * sums.groups * p.heads // PROGRAMS)
+        shares = -(-p.batch // share)
+        differences = prod(sums.extents)
+        partial = torch.empty((shares, p.heads, sums.groups * differences), dtype=torch.float32, device=p.device)
         grad_bias[(sums.groups * p.heads * shares,)](
             *call.inputs, *pulls.inputs, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
             sums.groups, begin, q_boxes, kv_boxes, t.relation, EXTENTS=sums.extents,
-            OFFSETS=min(lanes, chosen.keys), **call.options(t.plan, chosen),
+            OFFSETS=min(differences, chosen.keys), **call.options(t.plan, chosen),
         )  # fmt: skip
-    padded = torch.nn.functional.pad(partial.sum(dim=0), (0, 1))
-    return padded[:, found].sum(dim=-1).reshape(p.heads, *offsets)
+        padded = torch.nn.functional.pad(partial.sum(dim=0), (0, 1))
+        found.copy_(padded[:, lanes].sum(dim=-1).reshape(found.shape))
+
+    call.best("grad_bias", run)
+    return found
 
 
 @lru_cache(maxsize=64)
-def _sums(bound: Bound, queries: int, keys: int, offsets: tuple[int, ...], device: torch.device) -> tuple[Any, ...]:
-    found = relative.sums(bound, queries, keys, offsets)
-    arrays = (found.begin, found.q_boxes, found.kv_boxes, found.found)
-    return found, *(_put(array, device) for array in arrays)
+def _sums(
+    bound: Bound, queries: int, keys: int, shape: int, offsets: tuple[int, ...], device: torch.device
+) -> tuple[Any, ...]:
+    sums = relative.sums(bound, queries, keys, shape, offsets)
+    arrays = (sums.begin, sums.q_boxes, sums.kv_boxes, sums.found)
+    return sums, *(_put(array, device) for array in arrays)
 
 
 def precision(problem: Problem) -> str:

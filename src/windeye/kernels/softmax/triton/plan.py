@@ -72,8 +72,8 @@ class Plan:
 
 
 @lru_cache(maxsize=128)
-def plan(bound: Bound, queries: int, keys: int) -> Plan:
-    """The plan with boxes of so many queries and keys, powers of two, of the shapes that meet least.
+def plan(bound: Bound, queries: int, keys: int, shape: int = 0) -> Plan:
+    """The plan with boxes of so many queries and keys, powers of two, of the shapes that meet least, or next to least.
 
     Example:
         >>> from windeye.patterns import Causal
@@ -82,7 +82,8 @@ def plan(bound: Bound, queries: int, keys: int) -> Plan:
         ([0, 1, 3, 6, 10], [0, 2, 5, 9])
     """
     terms, classes = _terms(bound), axis_classes(bound)
-    q_box, kv_box = _best_boxes(terms, classes, queries, keys)
+    shapes = _best_boxes(terms, classes, queries, keys)
+    q_box, kv_box = shapes[min(shape, len(shapes) - 1)]
     q_axes = tuple(_cut(terms[0][a].queries, classes[a], q_box[a]) for a in range(AXES))
     kv_axes = tuple(_cut(terms[0][a].length, classes[a], kv_box[a]) for a in range(AXES))
     meetings = prod(axis.count for axis in q_axes) * prod(axis.count for axis in kv_axes)
@@ -157,8 +158,8 @@ def _listed(met: Bools, whole: Bools) -> Meetings:
 
 def _best_boxes(
     terms: list[tuple[AxisTable, ...]], classes: tuple[int, ...], queries: int, keys: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of boxes that meet least, over all terms."""
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The shapes of boxes by what they meet over all terms, the least first."""
     q_shapes, kv_shapes = list(_shapes(queries)), list(_shapes(keys))
     sizes = [[{shape[axis] for shape in shapes} for shapes in (q_shapes, kv_shapes)] for axis in range(AXES)]
     counts: list[dict[tuple[int, int], npt.NDArray[np.float64]]] = []
@@ -175,7 +176,7 @@ def _best_boxes(
     def cost(q: tuple[int, ...], kv: tuple[int, ...]) -> float:
         return float(np.prod([counts[axis][q[axis], kv[axis]] for axis in range(AXES)], axis=0).sum())
 
-    return min(((q, kv) for q in q_shapes for kv in kv_shapes), key=lambda boxes: cost(*boxes))
+    return sorted(((q, kv) for q in q_shapes for kv in kv_shapes), key=lambda boxes: cost(*boxes))
 
 
 def _shapes(size: int) -> Iterator[tuple[int, ...]]:

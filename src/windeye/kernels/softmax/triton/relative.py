@@ -63,16 +63,16 @@ class Sums:
 
 
 @lru_cache(maxsize=64)
-def sums(bound: Bound, queries: int, keys: int, offsets: tuple[int, ...]) -> Sums:
+def sums(bound: Bound, queries: int, keys: int, shape: int, offsets: tuple[int, ...]) -> Sums:
     """The sums for boxes of so many queries and keys and a table of so many offsets per axis.
 
     Example:
         >>> from windeye.patterns import Neighborhood
-        >>> s = sums(Neighborhood(3).bind((64,)), 16, 16, (5,))
+        >>> s = sums(Neighborhood(3).bind((64,)), 16, 16, 0, (5,))
         >>> s.groups, s.extents, (s.found < s.groups * s.extents[-1]).sum(axis=1).tolist()
         (3, (1, 1, 32), [2, 2, 1, 2, 2])
     """
-    work, classes = plan(bound, queries, keys), axis_classes(bound)
+    work, classes = plan(bound, queries, keys, shape), axis_classes(bound)
     q_box = np.repeat(np.arange(len(work.of_queries.middle)), np.diff(work.of_queries.begin))
     kv_box = work.of_queries.other
     q_place = np.unravel_index(q_box, [axis.count for axis in work.queries])
