@@ -6,6 +6,7 @@ outputs by loops.
 
 import copy
 import io
+import json
 import pickle
 from importlib import import_module
 
