@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -86,13 +87,13 @@ def _weights(
 ) -> Float[Tensor, "batch groups keys rows"]:
     """Softmax over the keys, for each group of heads that share them; rows are queries x heads of a group."""
     groups = key.shape[2]
-    # [batch, groups, dim, queries x sharing]; one query for all batch entries is one matrix.
-    alike = query.shape[0] > 1 and query.stride(0) == 0
-    asked = torch.unflatten(query[:1] if alike else query, 2, (groups, -1)).permute(0, 2, 4, 1, 3).flatten(3)
+    alike = query.shape[0] > 1 and query.stride(0) == 0  # one query for all batch entries
+    asked = scale * (query[:1] if alike else query)
+    asked = torch.unflatten(asked, 2, (groups, -1)).transpose(1, 2).flatten(2, 3)  # [batch, groups, rows, dim]
     if groups == 1 and asked.shape[0] == 1:
-        scores = (key[:, :, 0] @ (asked[0, 0] * scale))[:, None]
+        scores = F.linear(key[:, :, 0], asked[0, 0])[:, None]  # one product, whose gradient is one, too
     else:
-        scores = key.transpose(1, 2) @ (asked * scale)
+        scores = key.transpose(1, 2) @ asked.mT
     exact = scores if scores.dtype == torch.float64 else scores.float()
     if padding is None:
         return exact.softmax(dim=2).to(scores.dtype)
