@@ -60,8 +60,8 @@ def test_a_row_a_layer_and_files(folder, tmp_path):
 
 
 def test_each_kind_of_attention_has_its_pictures(folder, tmp_path):
-    for block, expected in (("0", {"routes.png"}), ("1", {"spectra.svg"})):
-        out = tmp_path / block
+    for block, expected in (("0", {"routes.png"}), ("1", {"outputs.png", "spectra.svg"})):
+        out = tmp_path / "the same"
         done = look(folder, "mixed.safetensors", "photo.png", "--stage", 1, "--block", block, "--out", out)
         assert done.exit_code == 0, done.output
         assert {path.name for path in out.iterdir()} == expected | {

@@ -155,11 +155,18 @@ def test_stripes_and_halves_are_told_apart():
     assert seen.here.kinds() == {"columns": [0], "rows": [1]}
     assert set(np.nonzero(seen.here.mean("columns")[0])[1]) == {2, 3}
     assert set(np.nonzero(seen.here.mean("rows")[0])[0]) == {4, 5}
-    seen = look(backbone(HiLoSpec(2, 0.5)), torch.randn(3, 40, 40, dtype=torch.float64), (21, 10))
+    model, x = backbone(HiLoSpec(2, 0.5)), torch.randn(3, 40, 40, dtype=torch.float64)
+    seen = look(model, x, (21, 10))
     assert np.count_nonzero(seen.here.mean("high")[0]) == 4
     assert np.count_nonzero(seen.here.mean("low")[0]) == 100
     assert seen.here.visible(0, [0]).sum() == 4
     assert list(seen.here.spectra) == ["input", "high", "low"]
+    outs = {}
+    capture(model, x[None], lambda _, mixer, x: outs.update(out=mixer.attention(x)[0]))
+    for kind, head in (("high", 0), ("low", 1)):
+        out = outs["out"][:, :, head].numpy()
+        away = ((out - out.mean(axis=(0, 1))) ** 2).mean(axis=-1) ** 0.5
+        np.testing.assert_allclose(seen.here.outputs[kind], away, atol=1e-12)
     one_kind = look(backbone(HiLoSpec(2, 1.0)), torch.randn(3, 40, 40, dtype=torch.float64))
     assert one_kind.here.kinds() == {"mean": [0, 1]}
     np.testing.assert_allclose(one_kind.here.mean(), one_kind.maps.mean(axis=1))

@@ -80,7 +80,9 @@ def test_a_folder_of_transformers_is_a_model(tmp_path):
     )
     found = vision_model(tmp_path / "vit")
     assert (found.name, found.colours) == ("vit", ((0.1, 0.2, 0.3), (1, 2, 3)))
+    with pytest.raises(ValueError, match="no model of transformers can be read from nobody/nothing"):
+        vision_model("nobody/nothing")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="holds no model"):
+    with pytest.raises(ValueError, match="no model of transformers can be read"):
         vision_model(tmp_path / "broken")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,14 +180,40 @@ def spectra(seen: Look) -> Picture | None:
     )
 
 
+def outputs(seen: Look) -> Picture | None:
+    """Where on the photograph the outputs of heads of several kinds differ from their mean."""
+    layer = seen.here
+    if layer.outputs is None:
+        return None
+    figure, panels = _panels(seen.photo.size, 1, len(layer.outputs), 2.9)
+    for (kind, strength), ax in zip(layer.outputs.items(), panels[0], strict=True):
+        _show(ax, overlay(seen.photo, layer.place, strength), seen.photo.size)
+        ax.set_title(f"{kind} heads", fontsize=8, pad=3)
+    return as_png(
+        figure,
+        f"Outputs in layer {layer.layer}",
+        "How far the output of each token is from the mean over all tokens, root mean square over channels; each as "
+        "bright as its largest. It does not depend on the query.",
+    )
+
+
 def pictures(seen: Look) -> dict[str, Picture]:
     """Every picture that this look has, by the name of its file."""
-    found = {"query": kinds(seen), "rectangles": rectangles(seen), "routes": routes(seen), "spectra": spectra(seen)}
+    found = {name: draw(seen) for name, draw in _OF_A_LAYER.items()}
     several = len(seen.queries) > 1
     for number in range(len(seen.queries)):
         found[f"heads-{number}" if several else "heads"] = heads(seen, number)
     found["layers"] = overview(seen)
     return {name: picture for name, picture in found.items() if picture is not None}
+
+
+_OF_A_LAYER: dict[str, Callable[[Look], Picture | None]] = {
+    "query": kinds,
+    "rectangles": rectangles,
+    "routes": routes,
+    "outputs": outputs,
+    "spectra": spectra,
+}
 
 
 def _draw(

@@ -57,7 +57,9 @@ class LayerLook:
             mirrored where left is to the right of right. They may reach beyond the photograph.
         samples: of varied windows: rows and columns of places that are read inside a rectangle.
         routes: of routed attention: its regions.
-        spectra: of heads of several kinds: what comes in, and the heads' outputs by kind.
+        spectra: of heads of several kinds: how what comes in and the heads' outputs fall with frequency, by kind.
+        outputs: of heads of several kinds: how far the output of each token is from the mean over tokens, root mean
+            square over channels, by kind.
     """
 
     layer: Layer
@@ -71,6 +73,7 @@ class LayerLook:
     samples: Pair | None = None
     routes: Routes | None = None
     spectra: Mapping[str, Curve] | None = None
+    outputs: Mapping[str, Float[np.ndarray, "rows columns"]] | None = None
 
     def visible(self, query: int, heads: Sequence[int] | None = None) -> Bool[np.ndarray, "rows columns"]:
         """Tokens that get weight in any of these heads, default all."""
@@ -129,6 +132,8 @@ class LayerLook:
                 name: {"frequency": _rounded(at), "log_amplitude": _rounded(height)}
                 for name, (at, height) in self.spectra.items()
             }
+        if self.outputs is not None:
+            plain["outputs"] = {name: _rounded(values) for name, values in self.outputs.items()}
         return plain
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from windeye.inspection.images.capture import Layer
-from windeye.inspection.images.layers import Curve, LayerLook, Query, Routes
+from windeye.inspection.images.layers import LayerLook, Query, Routes
 from windeye.inspection.images.photo import Pair
 from windeye.inspection.images.placement import Placement, on_tokens
 from windeye.inspection.images.spectrum import spectrum
@@ -26,6 +26,7 @@ def seen_by(
     tokens = tuple(place.token(query) for query in queries if query != "class")
     rows = [mixer.look(x, token)[0].detach().double().cpu().numpy() for token in tokens]
     kinds = mixer.head_kinds()
+    outputs = _outputs(mixer, x, kinds) if kinds else {}
     return LayerLook(
         layer=layer,
         mixer=words,
@@ -36,7 +37,8 @@ def seen_by(
         rectangles=_rectangles(mixer, x, place, tokens) if isinstance(mixer, VSAMixer) else None,
         samples=mixer.window if isinstance(mixer, VSAMixer) else None,
         routes=_routes(mixer, x, place, tokens) if isinstance(mixer, BiLevelRoutingMixer) else None,
-        spectra=_spectra(mixer, x, kinds) if kinds else None,
+        spectra={"input": spectrum(x[0])} | {kind: spectrum(out) for kind, out in outputs.items()} if kinds else None,
+        outputs={kind: _strength(out) for kind, out in outputs.items()} if kinds else None,
     )
 
 
@@ -91,13 +93,19 @@ def _routes(mixer: BiLevelRoutingMixer, x: Tensor, place: Placement, tokens: Seq
     return Routes(np.array(boxes), mixer.routes(x)[0].cpu().numpy(), own)
 
 
-def _spectra(mixer: TokenMixer, x: Tensor, kinds: Sequence[str]) -> dict[str, Curve]:
-    outputs = mixer.attention(x)[0]
-    curves = {"input": spectrum(x[0])}
-    for kind in dict.fromkeys(kinds):
-        heads = [index for index, name in enumerate(kinds) if name == kind]
-        curves[kind] = spectrum(outputs[:, :, heads].flatten(2))
-    return curves
+def _outputs(mixer: TokenMixer, x: Tensor, kinds: Sequence[str]) -> dict[str, Float[Tensor, "height width channels"]]:
+    """What the heads of each kind give."""
+    out = mixer.attention(x)[0].detach()
+    return {
+        kind: out[:, :, [head for head, name in enumerate(kinds) if name == kind]].flatten(2)
+        for kind in dict.fromkeys(kinds)
+    }
+
+
+def _strength(out: Float[Tensor, "height width channels"]) -> Float[np.ndarray, "height width"]:
+    """How far tokens are from their mean, root mean square over channels."""
+    away = out.double() - out.double().mean(dim=(0, 1))
+    return away.square().mean(dim=-1).sqrt().cpu().numpy()
 
 
 def seen_in_sequence(

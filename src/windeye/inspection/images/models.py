@@ -53,7 +53,8 @@ def vision_model(model: str | Path, weights: str | Path | None = None, *, resize
 
     Args:
         model: a published name; a file that `windeye.models.vision.save_backbone` wrote; a file of official weights,
-            whose model is told from names and shapes; a folder of transformers.
+            whose model is told from names and shapes; a folder of transformers, or a name of its hub that was fetched
+            before.
         weights: for a published name, official weights or ours.
         resize_tables: whether tensors that are bound to the size of a window or an image may be interpolated.
 
@@ -71,16 +72,18 @@ def vision_model(model: str | Path, weights: str | Path | None = None, *, resize
             return Found(create(name).eval(), name, RANDOM)
         return Found(_official(name, Path(weights), resize_tables).eval(), name, Path(weights).name)
     if not path.exists():
+        if name.count("/") == 1 and not name.startswith((".", "/")):
+            return _of_transformers(name)
         close = difflib.get_close_matches(name, vision_names(), n=3, cutoff=0.5)
         meant = f"; did you mean {' or '.join(close)}?" if close else "."
         raise ValueError(
             f"there is no vision model {name!r}{meant} There are {', '.join(vision_names())}; a file of save_backbone, "
-            "of official weights, or a folder of transformers does as well"
+            "of official weights, a folder of transformers, or a name of its hub that is on this machine does as well"
         )
     if weights is not None:
         raise ValueError(f"{path} has weights of its own; --weights goes with a published name")
     if (path / "config.json").is_file():
-        return _of_transformers(path)
+        return _of_transformers(str(path))
     if path.suffix == ".safetensors" and _is_ours(path):
         return Found(load_backbone(path).eval(), path.stem, path.name)
     try:
@@ -118,21 +121,26 @@ def _identified(checkpoint: Any) -> Identity | None:
         return None
 
 
-def _of_transformers(folder: Path) -> Found:
+def _of_transformers(name: str) -> Found:
     try:
         from transformers import AutoModel
+        from transformers.utils import cached_file
     except ImportError as error:
-        raise ValueError(f"{folder} is a folder of transformers: pip install 'windeye[hf]'") from error
+        raise ValueError(f"{name} is read by transformers: pip install 'windeye[hf]'") from error
     try:
-        model = AutoModel.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} holds no model: {_beginning(error)}") from error
+        raise ValueError(f"no model of transformers can be read from {name}: {_beginning(error)}") from error
     colours = None
-    if (folder / "preprocessor_config.json").is_file():
-        told = json.loads((folder / "preprocessor_config.json").read_text())
+    file = cached_file(
+        name, "preprocessor_config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False
+    )
+    if file is not None:
+        told = json.loads(Path(file).read_text())
         if told.get("do_normalize", True) and "image_mean" in told:
             colours = tuple(told["image_mean"]), tuple(told["image_std"])
-    return Found(model.eval(), folder.resolve().name, folder.name, colours)
+    called = Path(name).resolve().name if Path(name).exists() else name
+    return Found(model.eval(), called, called, colours)
 
 
 def _is_ours(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from html import escape
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def save(seen: Look, folder: Path, command: str = "") -> Path:
     """Write `look.html`, `look.json` and a file a figure into ``folder``; returns the page."""
     folder.mkdir(parents=True, exist_ok=True)
     found = pictures(seen)
+    for earlier in folder.glob("*.[ps][nv]g"):  # of another layer, perhaps
+        if re.fullmatch(r"query|rectangles|routes|outputs|spectra|layers|heads(-\d+)?", earlier.stem):
+            earlier.unlink()
     for name, picture in found.items():
         _write_picture(folder / name, picture)
     _replace(folder / "look.json", (json.dumps(seen.as_plain()) + "\n").encode())
