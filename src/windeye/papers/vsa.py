@@ -44,7 +44,7 @@ PLAIN, CONTROL, FROZEN, VARIED = "windows", "windows, positions", "varied window
 WORTH, TIE = 1.0, 1.0
 """Points of accuracy that varied windows must gain over their control; that a frozen regression may differ from it."""
 
-SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(8))}
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (1, 2, 3), "full": tuple(range(8))}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Plan:
     placements: int
 
 
-PLANS: dict[Budget, Plan] = {"smoke": Plan(3, 1), "default": Plan(900, 4), "full": Plan(4000, 8)}
+PLANS: dict[Budget, Plan] = {"smoke": Plan(3, 1), "default": Plan(600, 4), "full": Plan(4000, 8)}
 
 CLAIM = (
     "Windows that every head moves and stretches by what they hold recognise objects better than plain windows, also "
@@ -73,7 +73,8 @@ LIMITS = (
     f"A toy: {SIDE} x {SIDE} pixels, 1,797 scanned digits of 8 x 8, two stages of two blocks, "
     f"{PLANS['default'].steps} steps of {BATCH} scenes. How weights start, the rate, and the scale of pixels were "
     "chosen from single runs of windows with positions, with a seed that is not reported; nothing was tuned for varied "
-    "windows. One kind of object, no photographs."
+    "windows. A run of 900 steps was stopped after windows without positions of one seed, 14 % right, because the "
+    "machine was too busy for it. One kind of object, no photographs."
 )
 
 

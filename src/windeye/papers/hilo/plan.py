@@ -43,6 +43,6 @@ class Plan:
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(12, 6, 2, 2, 2, 3e-3, 4, 1),
-    "default": Plan(48, 4, 4, 400, 16, 5e-3, 512, 9),
+    "default": Plan(48, 4, 3, 320, 16, 5e-3, 512, 9),
     "full": Plan(96, 6, 4, 3000, 32, 1e-3, 512, 15),
 }
