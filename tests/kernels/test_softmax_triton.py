@@ -165,6 +165,17 @@ def test_plans_meet_where_queries_see(pattern, grid):
     assert pairs == back
 
 
+def test_long_sequences_are_planned_from_boxes_of_their_own_length():
+    """Small boxes would be a table of 16,384 MiB here."""
+    from windeye.kernels.softmax.triton.plan import plan
+
+    queries, window = 1 << 17, 2048
+    work = plan(Sliding(window).bind((queries,)), 128, 64)
+    assert [axis.size for axis in work.queries + work.keys] == [1, 1, 128, 1, 1, 64]
+    last = work.of_queries.begin[-1] - work.of_queries.begin[-2]
+    assert last == (window + 128) // 64
+
+
 def test_boxes_follow_the_window():
     """The boxes of a strided 3-D window are those that the simulator finds fully block-sparse."""
     from windeye.kernels.softmax.triton.plan import plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import prod
@@ -160,7 +160,8 @@ def _best_boxes(
     terms: list[tuple[AxisTable, ...]], classes: tuple[int, ...], queries: int, keys: int
 ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """The shapes of boxes by what they meet over all terms, the least first."""
-    q_shapes, kv_shapes = list(_shapes(queries)), list(_shapes(keys))
+    q_shapes = list(_shapes(queries, [table.queries for table in terms[0]]))
+    kv_shapes = list(_shapes(keys, [table.length for table in terms[0]]))
     sizes = [[{shape[axis] for shape in shapes} for shapes in (q_shapes, kv_shapes)] for axis in range(AXES)]
     counts: list[dict[tuple[int, int], npt.NDArray[np.float64]]] = []
     for axis in range(AXES):
@@ -179,13 +180,23 @@ def _best_boxes(
     return sorted(((q, kv) for q in q_shapes for kv in kv_shapes), key=lambda boxes: cost(*boxes))
 
 
-def _shapes(size: int) -> Iterator[tuple[int, ...]]:
-    """All boxes of so many lanes whose sides are powers of two, long last sides first."""
+def _shapes(size: int, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """All boxes of so many lanes whose sides are powers of two, long last sides first. Only along the longest axis may
+    a box be more than its axis filled up to such a power: lanes beyond an axis are idle, and to look at small boxes
+    along a long axis takes long.
+
+    Example:
+        >>> list(_shapes(4, (1, 2, 100))), list(_shapes(8, (1, 1, 3)))
+        ([(1, 1, 4), (1, 2, 2)], [(1, 1, 8)])
+    """
+    longest = max(range(AXES), key=lambda axis: lengths[axis])
+    most = [size if axis == longest else 1 << (length - 1).bit_length() for axis, length in enumerate(lengths)]
     powers = [1 << n for n in range(size.bit_length())]
     for first in powers:
         for second in powers:
-            if first * second <= size:
-                yield first, second, size // (first * second)
+            sides = first, second, size // (first * second)
+            if first * second <= size and all(side <= limit for side, limit in zip(sides, most, strict=True)):
+                yield sides
 
 
 def _tables(terms: list[tuple[AxisTable, ...]]) -> tuple[Ints, Ints, Ints]:
