@@ -68,11 +68,12 @@ def probe(
     encoder = FrozenEncoder(
         backbone.to(device), keep="all", leading=plan.leading, final_norm=plan.final_norm, stage=plan.stage
     )
-    _claim(folder, plan.as_plain() | {"encoder": _digest(backbone), "side": side, "classes": list(sets.classes)})
-
     train, test = sets.train.first(plan.most, plan.seed), sets.test
     readers = [Reader(encoder, part, channels, scaling, plan.precision) for part in (train, test)]
     shape = readers[0]([0], None).shape[1:]
+    arms = [arm_of(words) for words in plan.pools]
+    heads = _heads(arms, encoder, shape, len(sets.classes), plan.seed).to(device)
+    _claim(folder, plan.as_plain() | {"encoder": _digest(backbone), "side": side, "classes": list(sets.classes)})
     need = 4 * (len(train) + len(test)) * int(torch.tensor(shape).prod()) / GIBIBYTE
     keeps = not plan.augment and need <= plan.keep_gib
     sources: list[Source] = list(readers)
@@ -82,8 +83,6 @@ def probe(
             for name, reader in zip(("train", "test"), readers, strict=True)
         ]
 
-    arms = [arm_of(words) for words in plan.pools]
-    heads = _heads(arms, encoder, shape, len(sets.classes), plan.seed).to(device)
     rows = _train(heads, plan, sources, (train.labels, test.labels), folder / "training", progress)
     _save(heads, folder / "heads")
     times = _times(heads, sources[0], train.labels, plan.batch_size)
@@ -152,15 +151,13 @@ def _digest(module: nn.Module) -> str:
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Note what the folder holds, or see that it holds the same."""
-    note = folder / "plan.json"
+    note, settings = folder / "plan.json", json.loads(json.dumps(settings))
     if note.exists():
         before = json.loads(note.read_text())
         changed = sorted(key for key in before.keys() | settings.keys() if before.get(key) != settings.get(key))
         if changed:
             told = ", ".join(f"{key} {before.get(key)} (now {settings.get(key)})" for key in changed)
-            raise ValueError(
-                f"folder {folder} holds a probe with other settings: {told}; name another folder or remove it"
-            )
+            raise ValueError(f"folder {folder} holds another probe: {told}; name another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(settings, indent=1))
 

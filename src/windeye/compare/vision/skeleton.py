@@ -14,11 +14,12 @@ from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, Hierarchi
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Patches, two blocks, merging, two blocks, mean, head; all but the mixers is the same for every arm.
+    """Overlapping patches, two blocks, merging, two blocks, mean, head; all but the mixers is the same for every arm.
 
     Args:
         side: of the square images, in pixels. With the defaults 32 pixels are 16 x 16 tokens, then 8 x 8.
-        patch: side of a patch.
+        patch: pixels between patches, each of which reaches half a patch into those beside it; without that a short
+            training gets less far.
         dims, heads: of each stage.
         ratio: inner width of the feed-forward parts.
         position: side of the depthwise convolution before each block that tells tokens where they are.
@@ -40,7 +41,9 @@ class Skeleton:
 
     def config(self, arm: Arm, in_chans: int, classes: int) -> BackboneConfig:
         """The backbone of an arm."""
-        entries: tuple[EntrySpec, EntrySpec] = (ConvSpec(self.patch, self.patch), MergeSpec())
+        reach = self.patch // 2
+        stem = ConvSpec(self.patch + 2 * reach, self.patch, reach)
+        entries: tuple[EntrySpec, EntrySpec] = (stem, MergeSpec())
         stages = tuple(
             StageSpec(
                 dim, heads, entry, blocks, ratio=self.ratio, position=self.position if arm.position else None
