@@ -20,11 +20,16 @@ class View(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The tokens of one side and their boxes; ``axis`` holds the coordinates box by box, -1 where there is none."""
+    """The tokens of one side and their boxes. ``axis`` holds the first coordinate of each box along an axis; its tokens
+    follow in steps, as far as the axis is long."""
 
     tokens: int
+    length0: int
     length1: int
     length2: int
+    step0: int
+    step1: int
+    step2: int
     axis0: torch.Tensor
     axis1: torch.Tensor
     axis2: torch.Tensor

@@ -11,10 +11,12 @@ import triton.language as tl
 def coordinates(side, box, SIZE: tl.constexpr):
     """The three coordinates of each token of a box, -1 where it has none."""
     lane = tl.arange(0, SIZE[0] * SIZE[1] * SIZE[2])
-    first = tl.load(side.axis0 + (box // (side.boxes2 * side.boxes1)) * SIZE[0] + lane // (SIZE[2] * SIZE[1]))
-    second = tl.load(side.axis1 + (box // side.boxes2 % side.boxes1) * SIZE[1] + lane // SIZE[2] % SIZE[1])
-    last = tl.load(side.axis2 + (box % side.boxes2) * SIZE[2] + lane % SIZE[2])
-    return first, second, last
+    # Computed, not fetched: rows whose addresses hang on numbers only can be fetched ahead.
+    first = tl.load(side.axis0 + box // (side.boxes2 * side.boxes1)) + lane // (SIZE[2] * SIZE[1]) * side.step0
+    second = tl.load(side.axis1 + box // side.boxes2 % side.boxes1) + lane // SIZE[2] % SIZE[1] * side.step1
+    last = tl.load(side.axis2 + box % side.boxes2) + lane % SIZE[2] * side.step2
+    first, second = tl.where(first < side.length0, first, -1), tl.where(second < side.length1, second, -1)
+    return first, second, tl.where(last < side.length2, last, -1)
 
 
 @triton.jit

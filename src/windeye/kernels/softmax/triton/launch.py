@@ -19,7 +19,7 @@ from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Relat
 from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
-from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, plan
+from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, axis_classes, plan
 from windeye.kernels.softmax.triton.sizes import Kernel, Sizes
 from windeye.patterns import Bound
 
@@ -49,9 +49,13 @@ def tables(bound: Bound, queries: int, keys: int, device: torch.device, shape: i
 
     def side(grid: tuple[int, ...], axes: tuple[AxisBoxes, ...]) -> Side:
         lengths = (1,) * (AXES - len(grid)) + grid
-        first, second, last = (_put(axis.coordinates, device) for axis in axes)
-        counts = [axis.count for axis in axes]
-        return Side(prod(lengths), lengths[1], lengths[2], first, second, last, prod(counts), counts[1], counts[2])
+        steps = axis_classes(bound)
+        first, second, last = (_put(axis.coordinates[:: axis.size], device) for axis in axes)
+        boxes = [axis.count for axis in axes]
+        return Side(
+            prod(lengths), lengths[0], lengths[1], lengths[2], steps[0], steps[1], steps[2], first, second, last,
+            prod(boxes), boxes[1], boxes[2],
+        )  # fmt: skip
 
     def lists(meetings: Meetings) -> Lists:
         return Lists(*(_put(array, device) for array in (meetings.begin, meetings.middle, meetings.other)))

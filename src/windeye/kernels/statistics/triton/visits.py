@@ -54,9 +54,9 @@ def _of_runs(relation: Runs, queries: int, keys: int) -> tuple[Visits, dict[str,
 
 def _side(length: int, size: int, device: torch.device) -> Side:
     boxes = -(-length // size)
-    at = torch.arange(boxes * size, dtype=torch.int32, device=device)
+    first = torch.arange(0, length, size, dtype=torch.int32, device=device)
     point = torch.zeros(1, dtype=torch.int32, device=device)
-    return Side(length, 1, length, point, point, at.masked_fill(at >= length, -1), boxes, 1, boxes)
+    return Side(length, 1, 1, length, 1, 1, 1, point, point, first, boxes, 1, boxes)
 
 
 def _meetings(
