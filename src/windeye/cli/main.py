@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from windeye.cli import assets, bench, compare, demo, explain, inspect, look, papers, show, simulate
+from windeye.cli import assets, bench, compare, demo, explain, inspect, look, papers, probe, show, simulate
 
 app = typer.Typer(
     name="windeye",
@@ -34,6 +34,6 @@ def main(
     """Every published way of restricting attention, on one small, proven, fast core."""
 
 
-for command in (demo, show, explain, inspect, look, simulate, bench, compare, papers):
+for command in (demo, show, explain, inspect, look, simulate, bench, compare, probe, papers):
     command.register(app)
 app.add_typer(assets.app, name="assets", help="Real weights and data that come inside ordinary packages.")
