@@ -121,6 +121,15 @@ def test_a_head_is_found_in_a_whole_checkpoint():
     assert torch.equal(fresh.pool.queries, head.pool.queries)
 
 
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_a_head_is_read_from_the_files_that_training_and_release_leave(tmp_path, wrapper):
+    head, fresh = (ProbeHead(create_pool("ep", 8, queries=2), classes=3) for _ in range(2))
+    others = {"meta": {"model": "vit", "ep_queries": 2}, "epoch": 89}
+    torch.save({wrapper: export_head(head)} | others, tmp_path / "ep_head.pth")
+    load_head(fresh, tmp_path / "ep_head.pth")
+    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), fresh.parameters(), strict=True))
+
+
 def test_nan_is_refused_by_name():
     head = ProbeHead(create_pool("ep", 8, queries=2), classes=3)
     weights = export_head(head)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from windeye.models.checkpoints import read_checkpoint
 from windeye.models.probing.head import ProbeHead
 from windeye.models.weights import LoadReport, Rule, WeightMap
 
@@ -166,12 +168,15 @@ def head_map(head: ProbeHead) -> WeightMap:
     return WeightMap(f"{kind} head", rules, prefix=PREFIX, dropped=re.escape(UNLEARNED), regenerated=regenerated)
 
 
-def load_head(head: ProbeHead, checkpoint: Mapping[str, Tensor]) -> LoadReport:
-    """Fill a head from official weights: those of a whole model, whose other tensors are left alone, or of a head.
+def load_head(head: ProbeHead, checkpoint: Mapping[str, Tensor] | str | Path) -> LoadReport:
+    """Fill a head from official weights, or a file of them: those of a whole model, whose other tensors are left alone,
+    or of a head.
 
     Raises:
         ValueError: names or shapes do not fit, or a tensor holds NaN; says which.
     """
+    if isinstance(checkpoint, str | Path):
+        checkpoint = read_checkpoint(checkpoint)
     own = {name: tensor for name, tensor in checkpoint.items() if name.startswith(PREFIX)} or dict(checkpoint)
     broken = [name for name, tensor in own.items() if tensor.is_floating_point() and tensor.isnan().any()]
     if broken:
