@@ -86,3 +86,24 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"a\.png is no image"):
         middle(tmp_path / "a.png", 8)
+
+
+def test_a_folder_without_parts_is_divided_by_the_names_of_its_files(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("classes")
+    for name in ("cat", "ant"):
+        for number in range(11):
+            write(root / name / f"{number}.png", ramp(4, 4))
+    found = ImageFolder.at(root)
+    assert found.classes == ("ant", "cat")
+    assert (len(found.train), len(found.test)) == (18, 4)
+    assert not set(found.train.paths) & set(found.test.paths)
+    assert found.test.labels.tolist() == [0, 0, 1, 1]
+    names = [[path.name for path in found.test.paths if path.parent.name == name] for name in found.classes]
+    assert sorted(names[0]) == sorted(names[1])
+    assert ImageFolder.at(folder).train.paths == ImageFolder.of(folder).train.paths
+    (root / "dog").mkdir()
+    write(root / "dog" / "only.png", ramp(4, 4))
+    with pytest.raises(ValueError, match="class 'dog' must have at least two images, one of them to test with, got"):
+        ImageFolder.divided(root)
+    with pytest.raises(ValueError, match="at least two classes, got 0"):
+        ImageFolder.divided(root / "dog")

@@ -109,7 +109,7 @@ def _report(run: Callable[..., Result], shown: Shown, out: Path, *, as_json: boo
         except KeyboardInterrupt:
             console.print(f"stopped; what is finished is kept in {out}, run again to go on")
             raise typer.Exit(INTERRUPTED) from None
-        except AssetUnavailable as error:
+        except (AssetUnavailable, ImportError) as error:
             raise ValueError(str(error)) from error
     json_path, html_path = save(result, out, shown)
     if as_json:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from windeye.cli.main import app
@@ -152,6 +153,32 @@ def test_what_was_finished_before_ctrl_c_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_arm", lambda arm, *rest: done.append(arm.name) or real(arm, *rest))
     assert windeye(*words, "--parts", "accuracy").exit_code == 0
     assert done == ["full", "none"]
+
+
+def test_pictures_of_ones_own_are_trained_on(tmp_path):
+    for name, shade in (("dark", 20), ("light", 220)):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(5):
+            Image.new("L", (20 + number, 31), shade).save(tmp_path / "own" / name / f"{number}.png")
+    words = ("compare", "vision", "--budget", "smoke", "--mixers", "none", "--parts", "accuracy", "--size", "20")
+    done = windeye(*words, "--data", tmp_path / "own", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["parts"]["accuracy"]
+    assert found["results"]["data"] == {"name": "own", "classes": 2, "train": 8, "test": 2}
+    assert found["plan"]["skeleton"]["side"] == 20
+    (tmp_path / "own" / "dark" / "bad.png").write_text("no image")
+    bad = windeye(*words, "--data", tmp_path / "own", "--out", tmp_path / "out")
+    assert bad.exit_code == 2
+    assert "bad.png is not an image" in " ".join(bad.stderr.split())
+
+
+def test_data_that_cannot_be_fetched_are_told_with_what_helps(tmp_path, monkeypatch):
+    monkeypatch.setenv("WINDEYE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("WINDEYE_OFFLINE", "1")
+    done = windeye("compare", "vision", "--budget", "smoke", "--parts", "accuracy", "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "fashion-mnist" in done.stderr
+    assert "WINDEYE_OFFLINE" in done.stderr
 
 
 @pytest.mark.parametrize(
