@@ -48,6 +48,10 @@ def of_transformers(kind):
         return transformers.Dinov2Model(transformers.Dinov2Config(**SIZES, **small))
     if kind == "dinov2_with_registers":
         return transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**SIZES, **small))
+    if kind == "dinov3":
+        return transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**SIZES, **small, num_register_tokens=2))
+    if kind == "beit":
+        return transformers.BeitModel(transformers.BeitConfig(**SIZES, **small, use_relative_position_bias=True))
     if kind == "siglip":
         return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SIZES, **small))
     text = {**SIZES, "vocab_size": 20, "max_position_embeddings": 8}
@@ -55,10 +59,13 @@ def of_transformers(kind):
     return transformers.CLIPModel(config)
 
 
-@pytest.mark.parametrize(
-    ("kind", "before"),
-    [("vit", 1), ("deit", 2), ("dinov2", 1), ("dinov2_with_registers", 5), ("siglip", 0), ("clip", 1)],
-)
+BEFORE = {
+    "vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 5, "dinov3": 3, "beit": 1, "siglip": 0, "clip": 1,
+}  # fmt: skip
+"""Tokens in front of the patches."""
+
+
+@pytest.mark.parametrize(("kind", "before"), BEFORE.items())
 def test_models_of_transformers(kind, before):
     model = of_transformers(kind).eval()
     x = torch.randn(3, 32, 32)
@@ -78,6 +85,19 @@ def test_models_of_transformers(kind, before):
     if before == 0:
         with pytest.raises(ValueError, match="no class token"):
             look(model, x, "class")
+
+
+def test_masked_autoencoders_see_the_whole_image_in_order():
+    transformers = pytest.importorskip("transformers")
+    sizes = SIZES | {"image_size": 32, "patch_size": 8}
+    masked = transformers.ViTMAEModel(transformers.ViTMAEConfig(**sizes)).eval()
+    plain = transformers.ViTModel(transformers.ViTConfig(**sizes), add_pooling_layer=False).eval()
+    plain.load_state_dict(masked.state_dict())
+    x = torch.randn(3, 32, 32)
+    seen, expected = (look(model, x, [(0, 31), "class"]) for model in (masked, plain))
+    for ours, theirs in zip(seen.layers, expected.layers, strict=True):
+        np.testing.assert_allclose(ours.maps, theirs.maps, atol=1e-5)
+    assert masked.config.mask_ratio == 0.75
 
 
 def test_other_sizes_are_whole_patches_or_refused():

@@ -27,6 +27,8 @@ from windeye.sites.session import Session
 
 VISION = ("vision_model", "vision_tower", "visual")
 """What the image half is called in models that read texts as well."""
+ANY_SIZE = ("dinov2", "dinov3")
+"""Families that interpolate or compute their positions unasked."""
 
 
 class Rows(Session):
@@ -43,6 +45,8 @@ class Rows(Session):
 
     def see(self, layer: int, call: AttentionCall, scores: Scores) -> None:
         before = call.query.shape[1] - self.patches
+        if before < 0:
+            raise ValueError(f"layer {layer} sees {call.query.shape[1]} tokens of an image of {self.patches} patches")
         found = []
         for query in self.queries:
             at = 0 if query is None else before + query
@@ -66,7 +70,7 @@ def encoder(model: Any) -> Subject:
     with _reached(half):
         count = len(parts_of(half).layers)
     asked = inspect.signature(half.forward).parameters
-    resizes = "interpolate_pos_encoding" in asked or "dinov2" in type(half).__name__.lower()
+    resizes = "interpolate_pos_encoding" in asked or type(half).__name__.lower().startswith(ANY_SIZE)
 
     @torch.no_grad()
     def measure(given: Tensor, photo: Pair, queries: Sequence[Query]) -> list[LayerLook]:
@@ -76,7 +80,7 @@ def encoder(model: Any) -> Subject:
         tokens = tuple(None if query == "class" else place.token(query) for query in queries)
         numbers = [None if token is None else token[0] * grid[1] + token[1] for token in tokens]
         with _reached(half), Rows(half, numbers, grid[0] * grid[1]) as rows:
-            _run(half, given, seen != (height, width))
+            _run(half, given, grid[0] * grid[1], seen != (height, width))
         words = f"full, {type(half).__name__}"
         return [
             of_sequence(Layer(0, layer), words, place, tokens, weights, weights.shape[-1] - grid[0] * grid[1])
@@ -104,7 +108,7 @@ def _reached(half: Any) -> Iterator[None]:
     try:
         handle = attach(half)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"the attention of {type(half).__name__} cannot be reached: {error}") from error
+        raise TypeError(str(error)) from error
     with handle:
         yield
 
@@ -113,12 +117,19 @@ def _embeddings(half: nn.Module) -> Any:
     return next((module for name, module in half.named_modules() if name.endswith("embeddings")), half)
 
 
-def _run(half: Any, given: Tensor, resized: bool) -> Any:
-    options = {}
-    if resized and "interpolate_pos_encoding" in inspect.signature(half.forward).parameters:
+def _run(half: Any, given: Tensor, patches: int, resized: bool) -> None:
+    asked = inspect.signature(half.forward).parameters
+    options: dict[str, Any] = {}
+    if resized and "interpolate_pos_encoding" in asked:
         options["interpolate_pos_encoding"] = True
-    training = half.training
+    if "noise" in asked:  # masked autoencoders shuffle their patches by it, and drop the last of them
+        options["noise"] = torch.arange(patches, device=given.device)[None] / patches
+    training, ratio = half.training, getattr(half.config, "mask_ratio", None)
     try:
-        return half.eval()(given, **options)
+        if ratio is not None:
+            half.config.mask_ratio = 0.0
+        half.eval()(given, **options)
     finally:
         half.train(training)
+        if ratio is not None:
+            half.config.mask_ratio = ratio

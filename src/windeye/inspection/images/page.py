@@ -87,17 +87,10 @@ def by_layer(seen: Look) -> tuple[list[str], list[list[str]]]:
             ]
         )
     columns = [
-        "layer",
-        "tokens",
-        "heads",
-        "tokens seen",
-        "effective",
-        "off the map",
-        "class",
-        "heaviest, at pixel",
-        "mixer",
-    ]
-    return columns, rows
+        "layer", "tokens", "heads", "tokens seen", "effective", "off the map", "class", "heaviest, at pixel", "mixer"
+    ]  # fmt: skip
+    told = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    return [columns[place] for place in told], [[row[place] for place in told] for row in rows]
 
 
 def _share(value: float) -> str:
