@@ -48,11 +48,11 @@ def over_time(found: Result) -> Picture:
     """Accuracy on the watched pictures over the time of training, means over seeds."""
     figure, axes = canvas(7.6, 4.0)
     for place, (name, arm) in enumerate(found["results"]["arms"].items()):
-        colour, _ = _style(place)
+        colour, shape = _style(place)
         looks = list(zip(*(run["history"] for run in arm["runs"]), strict=False))
         seconds = [statistics.fmean(look["seconds"] for look in at) for at in looks]
         points = [100 * statistics.fmean(look["accuracy"] for look in at) for at in looks]
-        axes.plot(seconds, points, _line(name), color=colour, marker=".", markersize=4, label=name)
+        axes.plot(seconds, points, _line(name), color=colour, marker=shape, markersize=4, label=name)
     axes.set_xlabel("seconds of one processor")
     axes.set_ylabel("accuracy, %")
     _finish(axes)
@@ -67,19 +67,23 @@ def over_map(device: str, works: dict[str, Any], plan: Result) -> Picture:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 6.0), layout="constrained")
-    tokens = [(side // plan["skeleton"]["patch"]) ** 2 for side in plan["sides"]]
+    maps = [side // plan["skeleton"]["patch"] for side in plan["sides"]]
     for row, (unit, scale, label) in zip(
         figure.subplots(2, 2), (("seconds", 1e3, "ms an image"), ("bytes", 2.0**-20, "MiB")), strict=True
     ):
         for axes, work in zip(row, WORKS, strict=True):
             for place, (name, points) in enumerate(works[work].items()):
-                known = [(n, scale * point[unit]) for n, point in zip(tokens, points, strict=True) if point[unit]]
+                known = [(n, scale * point[unit]) for n, point in zip(maps, points, strict=True) if point[unit]]
+                colour, shape = _style(place)
                 axes.plot(
-                    [n for n, _ in known], [value for _, value in known], _line(name), marker=".", markersize=4,
-                    label=name, color=_style(place)[0],
+                    [n for n, _ in known], [value for _, value in known], _line(name), marker=shape, markersize=4,
+                    label=name, color=colour,
                 )  # fmt: skip
             axes.set_xscale("log", base=2)
+            axes.set_xticks(maps, [f"{n}²" for n in maps])
+            axes.minorticks_off()
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.set_title(f"{work}, {label}", fontsize=10)
             axes.set_xlabel("tokens of the first map")
             axes.spines[["top", "right"]].set_visible(False)
@@ -92,7 +96,7 @@ def over_map(device: str, works: dict[str, Any], plan: Result) -> Picture:
 
 
 def _style(place: int) -> tuple[str, str]:
-    return COLOURS[place % len(COLOURS)], "osD^"[place // len(COLOURS) % 4]
+    return COLOURS[place % len(COLOURS)], "osD^v"[place // len(COLOURS) % 4]
 
 
 def _line(name: str) -> str:
