@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from windeye.bench import associative, decoding, goals, lifetimes, recurrence, softmax, statistics
+from windeye.bench import associative, decoding, floors, goals, lifetimes, recurrence, routing, softmax, statistics
 from windeye.bench.table import between, grid
 
 Result = dict[str, Any]
-SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding")
-HEADS = "8 heads x 64"
+SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "routing")
+SETTING = "batch 1, 8 heads x 64"
 
 
 def committed(root: Path) -> dict[str, Result]:
@@ -36,25 +36,33 @@ def performance(text: str, results: dict[str, Result]) -> str:
     Raises:
         ValueError: the marks are missing.
     """
+    counted = {"parts": {name: count() for name, count in floors.parts()}}
+    text = between(text, grid(floors.COLUMNS, floors.rows(counted)), "<!-- floors -->", "<!-- end of floors -->")
     reached = grid(goals.COLUMNS, goals.rows(results["softmax"]))
     text = between(text, reached, "<!-- goals: softmax -->", "<!-- end of goals -->")
-    for name, suite, timed, heads in (
-        ("recurrence", recurrence, "both passes", HEADS),
-        ("lifetimes", lifetimes, "a forward pass", HEADS),
-        ("associative", associative, "both passes", HEADS),
-        ("statistics", statistics, "a forward pass", f"{statistics.HEADS} heads ({statistics.KV_HEADS} of keys) x 64"),
-        ("decoding", decoding, "a token in one layer", HEADS),
+    for name, suite, timed, setting in (
+        ("recurrence", recurrence, "both passes", SETTING),
+        ("lifetimes", lifetimes, "a forward pass", SETTING),
+        ("associative", associative, "both passes", SETTING),
+        (
+            "statistics",
+            statistics,
+            "a forward pass",
+            f"batch 1, {statistics.HEADS} heads ({statistics.KV_HEADS} of keys) x 64",
+        ),
+        ("routing", routing, "a forward pass, of both where said", f"heads of {routing.HEAD_DIM}"),
+        ("decoding", decoding, "a token in one layer", SETTING),
     ):
-        table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed, heads)}"
+        table = f"{grid(suite.COLUMNS, suite.rows(results[name]))}\n\n{source(results[name], timed, setting)}"
         text = between(text, table, f"<!-- {name} -->", f"<!-- end of {name} -->")
     return text
 
 
-def source(result: Result, timed: str, heads: str = HEADS) -> str:
+def source(result: Result, timed: str, setting: str = SETTING) -> str:
     """Where the numbers of a table are from."""
     machine, versions = result["machine"], result["versions"]
     return (
-        f"Milliseconds of {timed}, float32 where nothing else is said, batch 1, {heads}; {machine['processor']}, "
+        f"Milliseconds of {timed}, float32 where nothing else is said, {setting}; {machine['processor']}, "
         f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
     )
 

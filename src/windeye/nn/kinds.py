@@ -18,12 +18,10 @@ class Kinds(dict[str, type[T]]):
 
     Example:
         >>> from dataclasses import dataclass
-        >>> from typing import ClassVar
         >>> shapes = Kinds("shape")
         >>> @shapes.register("disc")
         ... @dataclass(frozen=True)
         ... class Disc:
-        ...     kind: ClassVar[str]
         ...     radius: float = 1.0
         >>> shapes.to_dict(Disc(2.0))
         {'kind': 'disc', 'radius': 2.0}

@@ -57,7 +57,8 @@ def load_backbone(path: str | Path) -> HierarchicalBackbone:
     try:
         with safe_open(path, framework="pt") as content:
             told = (content.metadata() or {}).get(KEY)
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118, it is no mapping
+            # Copied to where torch aligns memory: products of numbers that lie otherwise are rounded otherwise.
+            tensors = {name: content.get_tensor(name).clone() for name in content.keys()}  # noqa: SIM118, no mapping
     except SafetensorError as error:
         raise ValueError(f"{path.name} is no safetensors file: {error}") from error
     if told is None:
