@@ -29,14 +29,14 @@ RULE = (
     "Numbers of global tokens and times are reported and decide nothing."
 )
 LIMITS = (
-    "A toy, and a re-design: no official code is known. 16x16 tokens of 4x4 pixels, "
+    "A toy, and a re-design: no official code is known. 12x12 tokens of 4x4 pixels, "
     f"{PLANS['default'].blocks} blocks of width {PLANS['default'].dim}, {PLANS['default'].steps} steps of "
     f"{PLANS['default'].batch} scenes made of 1,297 scanned digits of 8x8 pixels. There is no full attention behind "
-    "the blocks, which would look everywhere for every network. The large digit lies in the middle: in single runs of "
-    "200 steps with a seed that is not reported none of three networks learned one that moves. Networks with fewer "
-    "weights over positions have wider feed-forward parts instead, which takes longer; networks with other numbers of "
-    "global tokens differ in size. Times are of single blocks in inference, on one thread of a machine that other "
-    "work may keep busy."
+    "the blocks, which would look everywhere for every network. The large digit fills the scene: in single runs of 200 "
+    "steps with a seed that is not reported none of three networks learned one that moves in a larger scene. Networks "
+    "with fewer weights over positions have wider feed-forward parts instead, which takes longer; networks with other "
+    "numbers of global tokens differ in size. Times are of single blocks in inference, on one thread of a machine that "
+    "other work may keep busy."
 )
 
 

@@ -38,6 +38,6 @@ class Plan:
 
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(8, 2, 1, 2, 4, 3e-3, 8, 3),
-    "default": Plan(32, 2, 2, 500, 16, 3e-3, 1000, 7),
+    "default": Plan(32, 2, 2, 400, 16, 3e-3, 1000, 7),
     "full": Plan(64, 4, 2, 6000, 64, 1e-3, 4000, 15),
 }

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-GLYPH, LARGE, SIDE, PATCH = 8, 48, 64, 4
-"""Sides of a scan, of the large digit, of a scene and of a token, in pixels."""
+GLYPH, SIDE, PATCH = 8, 48, 4
+"""Sides of a scan, of a scene, which is as large as the large digit, and of a token, in pixels."""
 INK = 0.4
 """From what brightness on the large digit is drawn."""
 NOISE = 0.1
@@ -41,22 +41,22 @@ def stencil(scans: Float[Tensor, "number 8 8"]) -> Bool[Tensor, "number 48 48"]:
         >>> stencil(torch.ones(1, 8, 8)).all()
         tensor(True)
     """
-    return F.interpolate(scans[:, None], (LARGE, LARGE), mode="bilinear", align_corners=False)[:, 0] > INK
+    return F.interpolate(scans[:, None], (SIDE, SIDE), mode="bilinear", align_corners=False)[:, 0] > INK
 
 
 def scenes(
     number: int, random: torch.Generator, *, held_out: bool = False
-) -> tuple[Float[Tensor, "number 1 64 64"], Int64[Tensor, "number 2"]]:
-    """Scenes with a large digit in the middle, and the classes of the large and of the small one, drawn independently.
+) -> tuple[Float[Tensor, "number 1 48 48"], Int64[Tensor, "number 2"]]:
+    """Scenes, and the classes of the large and of the small digit, which are drawn independently.
 
     Example:
         >>> images, labels = scenes(2, torch.Generator().manual_seed(0))
         >>> images.shape, labels.shape
-        (torch.Size([2, 1, 64, 64]), torch.Size([2, 2]))
+        (torch.Size([2, 1, 48, 48]), torch.Size([2, 2]))
     """
     scans, values = digits()
     first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
     chosen = torch.randint(first, last, (number, 2), generator=random)
-    tiles = scans[chosen[:, 1]].repeat(1, LARGE // GLYPH, LARGE // GLYPH)
-    images = F.pad(stencil(scans[chosen[:, 0]]) * tiles, [(SIDE - LARGE) // 2] * 4)[:, None]
+    tiles = scans[chosen[:, 1]].repeat(1, SIDE // GLYPH, SIDE // GLYPH)
+    images = (stencil(scans[chosen[:, 0]]) * tiles)[:, None]
     return images + NOISE * torch.randn(images.shape, generator=random), values[chosen]
