@@ -45,6 +45,7 @@ def probe(
     seed: Annotated[int, typer.Option(help="Of weights, order and random parts.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default those of torch.")] = None,
     device: Annotated[str, typer.Option(help="A torch device, such as cuda.")] = "cpu",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:  # fmt: skip
     """Train pools and a linear classifier on the tokens of a frozen encoder: accuracy, parameters, time of a step.
@@ -94,6 +95,8 @@ def probe(
         typer.echo(json.dumps(result))
     else:
         _print(result, folder)
+    if open_page:
+        typer.launch(str(folder / "probe.html"))
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -113,18 +116,15 @@ def _print(result: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from windeye.compare.probing.page import COLUMNS, rows
+
     table = Table(box=None, pad_edge=False)
-    for place, column in enumerate(("pool", "accuracy %", "best epoch", "parameters", "ms per step")):
+    for place, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if place else "left")
-    for name, found in result["pools"].items():
-        table.add_row(
-            name, f"{found['accuracy']:.2f}", f"{found['best']:.2f}", f"{found['parameters']:,}",
-            f"{1000 * found['seconds_per_step']:.1f}",
-        )  # fmt: skip
-    if (nearest := result["nearest"]) is not None:
-        table.add_row("20 nearest", f"{nearest['accuracy']:.2f}", f"{nearest['best']:.2f}", "0", "")
-    Console().print(table)
-    typer.echo(f"wrote {folder / 'probe.json'}")
+    for row in rows(result):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    typer.echo(f"wrote {folder / 'probe.json'} and {folder / 'probe.html'}")
 
 
 def register(app: typer.Typer) -> None:

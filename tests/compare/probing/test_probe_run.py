@@ -74,6 +74,19 @@ def test_pools_read_the_colour_and_the_result_says_at_what_cost(done, folder):
     assert json.loads((path / "probe.json").read_text()) == json.loads(json.dumps(result))
 
 
+def test_maps_are_told_in_numbers_and_drawn_on_a_page(done):
+    result, path = done
+    found = {name: pool["maps"] for name, pool in result["pools"].items()}
+    assert found["class_token"] is None
+    assert found["average"] == {"maps": 1, "overlap": 0.0, "evenness": pytest.approx(1.0)}
+    assert found["ep:queries=4"]["maps"] == 4
+    assert 0 < found["ep:queries=4"]["evenness"] < 1
+    page = (path / "probe.html").read_text()
+    for words in ("Where ep:queries=4 looks", "Accuracy over epochs", "by hand", "24 images to train on"):
+        assert words in page
+    assert "Where average looks" not in page
+
+
 def test_tokens_that_are_not_kept_train_the_same_heads(done, folder, tmp_path):
     result = probe(plan_of(folder, keep_gib=0.0), tmp_path)
     assert result["nearest"] is None

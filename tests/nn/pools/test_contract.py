@@ -177,6 +177,7 @@ def test_maps_rows_and_channels_first_agree(kind, settings):
 def test_maps_are_positive_and_leave_padding_out(kind, settings):
     pool, x = built(kind, settings), tokens()
     padding = torch.arange(TOKENS) >= torch.tensor([9, 5, 1])[:, None]
+    assert pool.has_maps == (kind not in WITHOUT_MAPS)
     if kind in WITHOUT_MAPS:
         with pytest.raises(ValueError, match="does not weigh tokens"):
             pool.maps(x)

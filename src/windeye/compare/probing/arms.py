@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,9 +81,14 @@ class Heads(nn.Module):
         self.arms, self.leading = tuple(arms), leading
         self.heads = nn.ModuleList(heads)
 
+    def items(self) -> Iterator[tuple[Arm, ProbeHead]]:
+        """Every arm with its head."""
+        for arm, head in zip(self.arms, self.heads, strict=True):
+            assert isinstance(head, ProbeHead)
+            yield arm, head
+
     def forward(self, tokens: Float[Tensor, "batch *grid dim"]) -> Float[Tensor, "arms batch classes"]:
-        pairs = zip(self.arms, self.heads, strict=True)
-        return torch.stack([head(arm.read(tokens, self.leading)) for arm, head in pairs])
+        return torch.stack([head(arm.read(tokens, self.leading)) for arm, head in self.items()])
 
 
 def losses(heads: nn.Module, tokens: Tensor, labels: Int64[Tensor, " batch"]) -> Float[Tensor, ""]:

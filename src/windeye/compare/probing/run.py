@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,23 +13,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from windeye.bench.run import save
 from windeye.compare.probing.arms import Arm, Heads, arm_of, losses
-from windeye.compare.probing.pictures import SMALL, Sets, sets_of
+from windeye.compare.probing.measures import EVALUATED, looks, maps, nearest, times
+from windeye.compare.probing.page import page
+from windeye.compare.probing.pictures import SMALL, sets_of
 from windeye.compare.probing.plan import GIBIBYTE, ProbePlan
 from windeye.compare.probing.tokens import Kept, Reader, Source
 from windeye.data.sequences import derived_seed
 from windeye.models import create
-from windeye.models.probing import FrozenEncoder, ProbeHead, nearest_vote
+from windeye.models.probing import FrozenEncoder, ProbeHead
 from windeye.report import machine, versions
 from windeye.train import Cosine, fit
 
 Tell = Callable[[str, float], None]
-NEIGHBOURS, TEMPERATURES = (5, 10, 20, 50, 100, 200), (0.07, 0.1, 0.2)
-"""What the study sweeps."""
-TIMED = 7
-"""Steps of each head whose median is reported, after one that is not."""
-EVALUATED = 256
 RANDOM = "random"
+ACCURACY = "accuracy "
+"""What stands before the name of a pool in the rows of training."""
 
 
 def probe(
@@ -74,7 +72,7 @@ def probe(
     arms = [arm_of(words) for words in plan.pools]
     heads = _heads(arms, encoder, shape, len(sets.classes), plan.seed).to(device)
     _claim(folder, plan.as_plain() | {"encoder": _digest(backbone), "side": side, "classes": list(sets.classes)})
-    need = 4 * (len(train) + len(test)) * int(torch.tensor(shape).prod()) / GIBIBYTE
+    need = 4 * (len(train) + len(test)) * shape.numel() / GIBIBYTE
     keeps = not plan.augment and need <= plan.keep_gib
     sources: list[Source] = list(readers)
     if keeps:
@@ -85,9 +83,13 @@ def probe(
 
     rows = _train(heads, plan, sources, (train.labels, test.labels), folder / "training", progress)
     _save(heads, folder / "heads")
-    times = _times(heads, sources[0], train.labels, plan.batch_size)
-    found = [{name: value for name, value in row.items() if " " in name} for row in rows]
-    history = [{"step": row["step"], **own} for row, own in zip(rows, found, strict=True) if own]
+    seconds = times(heads, sources[0], train.labels, plan.batch_size)
+    found_maps = maps(heads, sources[1], len(test))
+    history = [
+        {name: value for name, value in row.items() if name == "step" or name.startswith(ACCURACY)}
+        for row in rows
+        if any(name.startswith(ACCURACY) for name in row)
+    ]
     result = {
         "command": command,
         "plan": plan.as_plain(),
@@ -103,20 +105,21 @@ def probe(
         "data": {"name": plan.data, "classes": len(sets.classes), "train": len(train), "test": len(test), "side": side},
         "pools": {
             arm.name: {
-                "accuracy": history[-1][f"accuracy {arm.name}"],
-                "best": max(row[f"accuracy {arm.name}"] for row in history),
+                "accuracy": history[-1][ACCURACY + arm.name],
+                "best": max(row[ACCURACY + arm.name] for row in history),
                 "parameters": sum(p.numel() for p in head.parameters()),
-                "seconds_per_step": times[arm.name],
+                "seconds_per_step": seconds[arm.name],
+                "maps": found_maps.get(arm.name),
             }
-            for arm, head in zip(arms, heads.heads, strict=True)
+            for arm, head in heads.items()
         },
-        "nearest": _nearest(sources, sets, train.labels, encoder.leading) if keeps else None,
+        "nearest": nearest(sources, sets, train.labels, encoder.leading) if keeps else None,
         "history": history,
         "machine": machine(),
         "versions": versions(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "probe.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(result, folder / "probe.json")
+    (folder / "probe.html").write_text(page(result, looks(heads, sources[1], test)))
     return result
 
 
@@ -197,7 +200,7 @@ def _train(
             logits = model(sources[1](rows.tolist(), None))
             right += (logits.argmax(dim=-1).cpu() == labels[1][rows]).sum(dim=1)
         shares = (100 * right.double() / len(labels[1])).tolist()
-        return {f"accuracy {arm.name}": share for arm, share in zip(heads.arms, shares, strict=True)}
+        return {ACCURACY + arm.name: share for arm, share in zip(heads.arms, shares, strict=True)}
 
     return fit(
         heads, batches, steps=each * plan.epochs, optimiser=plan.moves(),
@@ -208,55 +211,6 @@ def _train(
 
 def _save(heads: Heads, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for arm, head in zip(heads.arms, heads.heads, strict=True):
+    for arm, head in heads.items():
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
         save_file(tensors, folder / f"{arm.name.replace(':', '-').replace(',', '-')}.safetensors")
-
-
-def _times(heads: Heads, source: Source, labels: Tensor, batch: int) -> dict[str, float]:
-    """Seconds of forward and backward pass of each head on tokens that are there; heads take turns."""
-    rows = list(range(min(batch, len(labels))))
-    tokens, targets = source(rows, None), labels[rows]
-    seconds: dict[str, list[float]] = {arm.name: [] for arm in heads.arms}
-    targets = targets.to(tokens.device)
-    state = {name: tensor.clone() for name, tensor in heads.state_dict().items()}
-    heads.train()
-    for _ in range(TIMED + 1):
-        for arm, head in zip(heads.arms, heads.heads, strict=True):
-            began = _now(tokens.device)
-            loss = torch.nn.functional.cross_entropy(head(arm.read(tokens, heads.leading)), targets)
-            torch.autograd.backward(loss)
-            seconds[arm.name].append(_now(tokens.device) - began)
-    heads.load_state_dict(state)  # batch norms have moved
-    heads.zero_grad(set_to_none=True)
-    return {name: statistics.median(own[1:]) for name, own in seconds.items()}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _nearest(sources: list[Source], sets: Sets, labels: Tensor, leading: int) -> dict[str, Any]:
-    """The vote of the nearest mean tokens: at the usual setting, and the best of the study's sweep."""
-    counts = (len(labels), len(sets.test))
-    known, asked = (
-        torch.cat([
-            source(rows.tolist(), None)[:, leading:].flatten(1, -2).mean(dim=1)
-            for rows in torch.split(torch.arange(count), EVALUATED)
-        ])
-        for source, count in zip(sources, counts, strict=True)
-    )  # fmt: skip
-    targets, own = sets.test.labels.to(asked.device), labels.to(known.device)
-    found = {}
-    for neighbours in NEIGHBOURS:
-        for temperature in TEMPERATURES:
-            votes = nearest_vote(
-                known, own, asked, neighbours=neighbours, temperature=temperature, classes=len(sets.classes)
-            )
-            share = 100 * (votes.argmax(dim=1) == targets).double().mean().item()
-            found[f"{neighbours} neighbours, temperature {temperature}"] = share
-    usual = found["20 neighbours, temperature 0.07"]
-    best = max(found, key=lambda setting: found[setting])
-    return {"accuracy": usual, "best": found[best], "best_setting": best, "sweep": found}

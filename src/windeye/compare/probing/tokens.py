@@ -15,8 +15,8 @@ from torch import Tensor
 from windeye.compare.probing.pictures import Pictures, Scaling, scaled
 from windeye.models.probing import FrozenEncoder
 
-PIECE = 64
-"""Images that go through the encoder at once where their tokens are kept."""
+PIECE = 128
+"""Images that go through the encoder at once."""
 
 
 class Source(Protocol):
@@ -36,10 +36,14 @@ class Reader:
 
     def __call__(self, numbers: list[int], seed: int | None) -> Float[Tensor, "batch *grid dim"]:
         device = next(self.encoder.backbone.parameters()).device
-        images = scaled(self.pictures.read(numbers, seed).to(device), self.channels, self.scaling)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            tokens, _ = self.encoder(images)
-        return tokens.float()
+        found = []
+        for begin in range(0, len(numbers), PIECE):
+            images = scaled(
+                self.pictures.read(numbers[begin : begin + PIECE], seed).to(device), self.channels, self.scaling
+            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                found.append(self.encoder(images)[0].float())
+        return torch.cat(found)
 
 
 class Kept:

@@ -10,8 +10,20 @@ torch.Size([2, 5])
 
 from windeye.models.probing.encoder import FrozenEncoder
 from windeye.models.probing.head import ProbeHead
+from windeye.models.probing.maps import evenness, groups, overlap
 from windeye.models.probing.nearest import nearest_vote
 from windeye.models.probing.probe import Probe
 from windeye.models.probing.weights import export_head, head_map, load_head
 
-__all__ = ["FrozenEncoder", "Probe", "ProbeHead", "export_head", "head_map", "load_head", "nearest_vote"]
+__all__ = [
+    "FrozenEncoder",
+    "Probe",
+    "ProbeHead",
+    "evenness",
+    "export_head",
+    "groups",
+    "head_map",
+    "load_head",
+    "nearest_vote",
+    "overlap",
+]

@@ -54,6 +54,11 @@ class TokenPool(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} does not weigh tokens, so it has no maps")
         return reading.maps()
 
+    @property
+    def has_maps(self) -> bool:
+        """Whether the pool weighs tokens."""
+        return type(self).reading is not TokenPool.reading or type(self).weights is not TokenPool.weights
+
     def forward(
         self,
         x: Float[Tensor, "batch *grid dim"],
