@@ -128,6 +128,15 @@ def test_pixels_of_the_photograph_count_whatever_size_the_model_saw():
         assert seen.on_pixels().sum() == pytest.approx(2.0)
 
 
+def test_a_model_that_is_bound_to_a_size_sees_the_photograph_stretched():
+    model = backbone(MultiScaleFusionSpec(8, window=4, resize=None))
+    seen = look(model, PHOTO, (69, 100))
+    assert seen.seen == (32, 32)
+    assert seen.here.place.box((7, 7))[2:] == pytest.approx((101, 70))
+    with pytest.raises(ValueError, match="size must be 32 x 32, the model takes no other"):
+        look(model, PHOTO, size=64)
+
+
 def test_neighbourhoods_lie_around_the_query():
     model = backbone(NeighborhoodSpec(3, dilation=3))
     seen = look(model, torch.randn(3, 64, 80, dtype=torch.float64), (33, 38))

@@ -14,7 +14,7 @@ from windeye.inspection.images.mixers import seen_by, seen_in_sequence, told
 from windeye.inspection.images.photo import Colours, Pair
 from windeye.inspection.images.placement import Placement
 from windeye.models.vision import HierarchicalBackbone, VisionTransformer
-from windeye.nn.mixers import TokenMixer
+from windeye.nn.mixers import MultiScaleFusionMixer, TokenMixer
 
 Measure = Callable[[Tensor, Pair, Sequence[Query]], list[LayerLook]]
 """From the model's input, the size of the photograph and the queries to what its layers do."""
@@ -82,7 +82,9 @@ def _backbone(model: HierarchicalBackbone) -> Subject:
 
     config = model.config
     depths = tuple(len(stage.mixers) for stage in config.stages)
-    return Subject(config.in_chans, config.img_size, depths, tuple(mixers_of(model)), measure)
+    mixers = mixers_of(model)
+    bound = any(isinstance(m, MultiScaleFusionMixer) and m.tokens.resize is None for m in mixers.values())
+    return Subject(config.in_chans, config.img_size, depths, tuple(mixers), measure, resizes=not bound)
 
 
 def _words(model: HierarchicalBackbone, layer: Layer) -> str:
