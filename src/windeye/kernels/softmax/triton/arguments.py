@@ -20,8 +20,8 @@ class View(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The tokens of one side and their boxes. ``axis`` holds the first coordinate of each box along an axis; its tokens
-    follow in steps, as far as the axis is long."""
+    """The tokens of one side and their boxes. Along an axis, tokens of a box lie ``step`` apart, and of each of so many
+    residue classes there are ``row`` boxes; those at the rim may hold fewer tokens, or none."""
 
     tokens: int
     length0: int
@@ -30,9 +30,9 @@ class Side(NamedTuple):
     step0: int
     step1: int
     step2: int
-    axis0: torch.Tensor
-    axis1: torch.Tensor
-    axis2: torch.Tensor
+    row0: int
+    row1: int
+    row2: int
     boxes: int
     boxes1: int
     boxes2: int

@@ -8,15 +8,21 @@ import triton.language as tl
 
 
 @triton.jit
+def along(box, lane, length, step, row, SIZE: tl.constexpr):
+    """Coordinates of the lanes of one axis, -1 beyond its end. Computed, not fetched: the compiler fetches rows ahead
+    whose addresses do not hang on other fetches."""
+    at = box // row + (box % row * SIZE + lane) * step
+    return tl.where(at < length, at, -1)
+
+
+@triton.jit
 def coordinates(side, box, SIZE: tl.constexpr):
     """The three coordinates of each token of a box, -1 where it has none."""
     lane = tl.arange(0, SIZE[0] * SIZE[1] * SIZE[2])
-    # Computed, not fetched: rows whose addresses hang on numbers only can be fetched ahead.
-    first = tl.load(side.axis0 + box // (side.boxes2 * side.boxes1)) + lane // (SIZE[2] * SIZE[1]) * side.step0
-    second = tl.load(side.axis1 + box // side.boxes2 % side.boxes1) + lane // SIZE[2] % SIZE[1] * side.step1
-    last = tl.load(side.axis2 + box % side.boxes2) + lane % SIZE[2] * side.step2
-    first, second = tl.where(first < side.length0, first, -1), tl.where(second < side.length1, second, -1)
-    return first, second, tl.where(last < side.length2, last, -1)
+    box0, box1, box2 = box // (side.boxes2 * side.boxes1), box // side.boxes2 % side.boxes1, box % side.boxes2
+    first = along(box0, lane // (SIZE[2] * SIZE[1]), side.length0, side.step0, side.row0, SIZE[0])
+    second = along(box1, lane // SIZE[2] % SIZE[1], side.length1, side.step1, side.row1, SIZE[1])
+    return first, second, along(box2, lane % SIZE[2], side.length2, side.step2, side.row2, SIZE[2])
 
 
 @triton.jit
@@ -37,8 +43,10 @@ def rows(view, batch, head, at, dims: tl.constexpr, WIDTH: tl.constexpr):
     """[tokens, WIDTH] of a tensor, zero where there is no token or coordinate."""
     dim = tl.arange(0, WIDTH)
     there = is_token(at)
+    # Lanes without a token have some address that is not read: choosing one for them would hide from the compiler that
+    # rows are aligned.
     place = at[0].to(tl.int64) * view.axis0 + at[1].to(tl.int64) * view.axis1 + at[2].to(tl.int64) * view.axis2
-    place = batch * view.batch + head * view.head + tl.where(there, place, 0)
+    place += batch * view.batch + head * view.head
     inside = there[:, None] & (dim < dims)[None, :]
     return tl.load(view.base + place[:, None] + dim.to(tl.int64)[None, :] * view.dim, mask=inside, other=0.0)
 

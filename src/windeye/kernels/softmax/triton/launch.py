@@ -50,10 +50,10 @@ def tables(bound: Bound, queries: int, keys: int, device: torch.device, shape: i
     def side(grid: tuple[int, ...], axes: tuple[AxisBoxes, ...]) -> Side:
         lengths = (1,) * (AXES - len(grid)) + grid
         steps = axis_classes(bound)
-        first, second, last = (_put(axis.coordinates[:: axis.size], device) for axis in axes)
         boxes = [axis.count for axis in axes]
+        rows = [count // step for count, step in zip(boxes, steps, strict=True)]
         return Side(
-            prod(lengths), lengths[0], lengths[1], lengths[2], steps[0], steps[1], steps[2], first, second, last,
+            prod(lengths), lengths[0], lengths[1], lengths[2], steps[0], steps[1], steps[2], rows[0], rows[1], rows[2],
             prod(boxes), boxes[1], boxes[2],
         )  # fmt: skip
 

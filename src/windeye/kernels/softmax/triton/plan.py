@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True, eq=False)
 class AxisBoxes:
     """One axis cut into boxes: coordinates ``[boxes * size]``, -1 where a box at the rim has none. A box lies within
-    one residue class."""
+    one residue class, and all classes have as many boxes."""
 
     size: int
     coordinates: Ints
@@ -110,11 +110,9 @@ def _terms(bound: Bound) -> list[tuple[AxisTable, ...]]:
 
 
 def _cut(length: int, classes: int, size: int) -> AxisBoxes:
-    pieces = []
-    for first in range(classes):
-        members = np.arange(first, length, classes)
-        pieces.append(np.pad(members, (0, -len(members) % size), constant_values=-1))
-    return AxisBoxes(size, np.concatenate(pieces).astype(np.int32))
+    lanes = -(-length // (classes * size)) * size
+    places = np.arange(classes)[:, None] + classes * np.arange(lanes)
+    return AxisBoxes(size, np.where(places < length, places, -1).reshape(-1).astype(np.int32))
 
 
 def _meet(table: AxisTable, classes: int, queries: AxisBoxes, keys: AxisBoxes) -> tuple[Bools, Bools]:

@@ -46,17 +46,15 @@ def _of_runs(relation: Runs, queries: int, keys: int) -> tuple[Visits, dict[str,
     place = torch.tensor([runs], dtype=torch.int32, device=start.device)
     apart = int(batch > 1)
     found = Visits(
-        _side(tokens, queries, start.device), _side(relation.keys, keys, start.device), _listed(met, whole),
-        _listed(met.mT, whole.mT), Tables(start, stop, place), runs * tokens * apart, apart,
+        _side(tokens, queries), _side(relation.keys, keys), _listed(met, whole), _listed(met.mT, whole.mT),
+        Tables(start, stop, place), runs * tokens * apart, apart,
     )  # fmt: skip
     return found, {"QUERIES": (1, 1, queries), "KEYS": (1, 1, keys), "RANK": 0, "TERMS": 0}
 
 
-def _side(length: int, size: int, device: torch.device) -> Side:
+def _side(length: int, size: int) -> Side:
     boxes = -(-length // size)
-    first = torch.arange(0, length, size, dtype=torch.int32, device=device)
-    point = torch.zeros(1, dtype=torch.int32, device=device)
-    return Side(length, 1, 1, length, 1, 1, 1, point, point, first, boxes, 1, boxes)
+    return Side(length, 1, 1, length, 1, 1, 1, 1, 1, boxes, boxes, 1, boxes)
 
 
 def _meetings(
