@@ -126,8 +126,6 @@ def routes(seen: Look) -> Picture | None:
     for number, ax in enumerate(shown):
         _photograph(ax, seen.photo, dim=0.6)
         own = found.own[number]
-        if own is None:
-            continue
         start = _middle(found.boxes[own])
         for rank, region in enumerate(found.chosen[own]):
             box = found.boxes[region]

@@ -38,8 +38,8 @@ class Routes:
     padding."""
     chosen: np.ndarray
     """[regions, keep]: the regions that each region keeps, best first."""
-    own: tuple[int | None, ...]
-    """The region that each query is in; None of the class token."""
+    own: tuple[int, ...]
+    """The region that each query is in."""
 
 
 @dataclass(frozen=True, eq=False)
