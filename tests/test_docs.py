@@ -18,7 +18,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(windeye.__path__, "windey
 def test_examples_in_docstrings(name):
     if ".triton." in name:
         pytest.importorskip("triton")
-    if name.startswith("windeye.hf"):
+    if name.startswith(("windeye.hf", "windeye.inspection.images.encoders")):
         pytest.importorskip("transformers")
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
