@@ -11,6 +11,7 @@ from torch import Tensor
 
 from windeye.models.checkpoints import read_checkpoint
 from windeye.models.probing.head import ProbeHead
+from windeye.models.vision.names import both
 from windeye.models.weights import LoadReport, Rule, WeightMap
 
 PREFIX = "head."
@@ -28,13 +29,8 @@ def _reshaped(name: str, before: tuple[int, ...] = (), after: tuple[int, ...] = 
     return Rule((name,), lambda parts, shape: parts[0].reshape(shape), theirs)
 
 
-def _linear(ours: str, theirs: str) -> Rules:
-    """A map or a norm with weight and bias."""
-    return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
-
-
 def _feed_forward(ours: str, theirs: str) -> Rules:
-    return _linear(f"{ours}.fc1", f"{theirs}.fc1") | _linear(f"{ours}.fc2", f"{theirs}.fc2")
+    return {**both({f"{ours}.{part}": f"{theirs}.{part}" for part in ("fc1", "fc2")})}
 
 
 def _statistics(ours: str, theirs: str) -> Rules:
@@ -45,27 +41,27 @@ RULES: dict[str, Rules] = {
     "ep": {"pool.queries": _reshaped("0.cls_token", before=(1,)), "pool.value.weight": "0.v.weight"},
     "abmilp": {
         "pool.attention.qkv.weight": "0.self_attn.qkv.weight",
-        **_linear("pool.attention.proj", "0.self_attn.proj"),
-        **_linear("pool.hidden", "0.attention_predictor.0"),
-        **_linear("pool.score", "0.attention_predictor.2"),
+        **both(
+            {
+                "pool.attention.proj": "0.self_attn.proj",
+                "pool.hidden": "0.attention_predictor.0",
+                "pool.score": "0.attention_predictor.2",
+            }
+        ),
     },
     "simpool": {
-        **_linear("pool.norm", "0.norm_patches"),
+        **both({"pool.norm": "0.norm_patches"}),
         "pool.query.weight": "0.wq.weight",
         "pool.key.weight": "0.wk.weight",
     },
-    "esimpool": _linear("pool.norm", "0.norm_patches"),
+    "esimpool": {**both({"pool.norm": "0.norm_patches"})},
     "clip": {
         "pool.positions": "0.pos_embed",
-        **_linear("pool.qkv", "0.qkv"),
-        **_linear("pool.proj", "0.proj"),
-        **_linear("pool.norm", "0.norm"),
+        **both({"pool.qkv": "0.qkv", "pool.proj": "0.proj", "pool.norm": "0.norm"}),
     },
     "siglip": {
         "pool.latent": _reshaped("0.latent", before=(1,)),
-        **_linear("pool.query", "0.q"),
-        **_linear("pool.kv", "0.kv"),
-        **_linear("pool.proj", "0.proj"),
+        **both({"pool.query": "0.q", "pool.kv": "0.kv", "pool.proj": "0.proj"}),
         **_feed_forward("pool.feed_forward", "0.mlp"),
     },
     "aim": {
@@ -85,54 +81,60 @@ RULES: dict[str, Rules] = {
         "pool.token": _reshaped("0.cls_token", before=(1,)),
         "pool.scale1": "0.blocks_token_only.0.gamma_1",
         "pool.scale2": "0.blocks_token_only.0.gamma_2",
-        **_linear("pool.norm1", "0.blocks_token_only.0.norm1"),
+        **both({"pool.norm1": "0.blocks_token_only.0.norm1"}),
         **{
             f"pool.qkv.{part}": tuple(f"0.blocks_token_only.0.attn.{name}.{part}" for name in "qkv")
             for part in ("weight", "bias")
         },
-        **_linear("pool.proj", "0.blocks_token_only.0.attn.proj"),
-        **_linear("pool.norm2", "0.blocks_token_only.0.norm2"),
+        **both({"pool.proj": "0.blocks_token_only.0.attn.proj", "pool.norm2": "0.blocks_token_only.0.norm2"}),
         **_feed_forward("pool.feed_forward", "0.blocks_token_only.0.mlp"),
-        **_linear("pool.norm", "0.norm"),
+        **both({"pool.norm": "0.norm"}),
     },
     "cae": {
         "pool.token": _reshaped("0.query_token", before=(1,)),
-        **_linear("pool.norm_q", "0.norm1_q"),
-        **_linear("pool.norm_k", "0.norm1_k"),
-        **_linear("pool.norm_v", "0.norm1_v"),
-        **_linear("pool.unused_norm", "0.norm2_cross"),
+        **both(
+            {
+                "pool.norm_q": "0.norm1_q",
+                "pool.norm_k": "0.norm1_k",
+                "pool.norm_v": "0.norm1_v",
+                "pool.unused_norm": "0.norm2_cross",
+            }
+        ),
         "pool.query.weight": "0.cross_attn.q.weight",
         "pool.key.weight": "0.cross_attn.k.weight",
         "pool.value.weight": "0.cross_attn.v.weight",
-        **_linear("pool.proj", "0.cross_attn.proj"),
+        **both({"pool.proj": "0.cross_attn.proj"}),
     },
     "jepa": {
         "pool.token": _reshaped("0.query_tokens", before=(1,)),
-        **_linear("pool.norm1", "0.cross_attention_block.norm1"),
-        **_linear("pool.query", "0.cross_attention_block.xattn.q"),
-        **_linear("pool.kv", "0.cross_attention_block.xattn.kv"),
-        **_linear("pool.proj", "0.cross_attention_block.xattn.proj"),
-        **_linear("pool.norm2", "0.cross_attention_block.norm2"),
+        **both(
+            {
+                "pool.norm1": "0.cross_attention_block.norm1",
+                "pool.query": "0.cross_attention_block.xattn.q",
+                "pool.kv": "0.cross_attention_block.xattn.kv",
+                "pool.proj": "0.cross_attention_block.xattn.proj",
+                "pool.norm2": "0.cross_attention_block.norm2",
+            }
+        ),
         **_feed_forward("pool.feed_forward", "0.cross_attention_block.mlp"),
     },
     "dinovit": {
-        **_linear("pool.norm1", "0.dino_block.norm1"),
+        **both({"pool.norm1": "0.dino_block.norm1"}),
         "pool.attention.qkv.weight": "0.dino_block.attn.qkv.weight",
-        **_linear("pool.attention.proj", "0.dino_block.attn.proj"),
-        **_linear("pool.norm2", "0.dino_block.norm2"),
+        **both({"pool.attention.proj": "0.dino_block.attn.proj", "pool.norm2": "0.dino_block.norm2"}),
         **_feed_forward("pool.feed_forward", "0.dino_block.mlp"),
     },
     "cbam": {
         "pool.shrink.weight": _reshaped("0.channel.fc1.weight", after=(1, 1)),
         "pool.grow.weight": _reshaped("0.channel.fc2.weight", after=(1, 1)),
         "pool.conv.weight": "0.spatial.conv.conv.weight",
-        **_linear("pool.norm", "0.spatial.conv.bn"),
+        **both({"pool.norm": "0.spatial.conv.bn"}),
         **_statistics("pool.norm", "0.spatial.conv.bn"),
     },
     "dolg": {
         "pool.proj.weight": _reshaped("0.conv1.weight", after=(1, 1)),
         "pool.proj.bias": "0.conv1.bias",
-        **_linear("pool.norm", "0.bn"),
+        **both({"pool.norm": "0.bn"}),
         **_statistics("pool.norm", "0.bn"),
         "pool.score.weight": _reshaped("0.conv2.weight", after=(1, 1)),
         "pool.score.bias": "0.conv2.bias",
@@ -158,7 +160,7 @@ def head_map(head: ProbeHead) -> WeightMap:
     if kind not in RULES and not plain:
         raise ValueError(f"pool {kind!r} has no official names; these have: {', '.join(RULES)}")
     norm, classifier = ("0", "1") if plain else ("1", "2")
-    rules = {**RULES.get(kind, {}), **_statistics("norm", norm), **_linear("classifier", classifier)}
+    rules = {**RULES.get(kind, {}), **_statistics("norm", norm), **both({"classifier": classifier})}
     if kind != "coca":
         return WeightMap(f"{kind} head", rules, prefix=PREFIX)
 
