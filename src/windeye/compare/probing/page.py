@@ -15,6 +15,8 @@ from windeye.report import Picture, html
 from windeye.report.figures import COLOURS, as_png, as_svg, canvas
 
 COLUMNS = ("pool", "accuracy %", "best epoch %", "parameters", "ms per step", "overlap", "evenness")
+FULL = 4
+"""So many times the mean weight has the full colour; looks at everything alike stay pale."""
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -107,7 +109,7 @@ def look(
 def _painted(maps: Float[np.ndarray, "maps height width"], which: np.ndarray) -> Float[np.ndarray, "height width 3"]:
     count = int(which.max()) + 1
     together = np.stack([maps[which == group].mean(axis=0) for group in range(count)])
-    together /= np.maximum(together.max(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
+    together /= np.maximum(together.mean(axis=(1, 2), keepdims=True), np.finfo(np.float32).tiny)
     palette = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in COLOURS[:count]])
-    strength = together.max(axis=0)[..., None]
+    strength = np.minimum(together.max(axis=0) / FULL, 1)[..., None]
     return 1 - strength * (1 - palette[together.argmax(axis=0)])
