@@ -79,3 +79,16 @@ def test_bad_plans_are_refused(options, message):
 def test_the_seed_of_the_pilot_is_refused():
     with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         train_arm(arms()["full"], IMAGES, PLAN, PILOT)
+
+
+def test_an_arm_that_diverges_is_tested_as_it_stands(monkeypatch):
+    from windeye.train import NonFinite
+
+    def explode(*_arguments, **_options):
+        raise NonFinite("the loss of step 1 is nan")
+
+    monkeypatch.setattr("windeye.compare.training.fit", explode)
+    outcome = train_arm(arms()["full"], IMAGES, PLAN, 0)
+    assert outcome["diverged"]
+    assert outcome["steps"] == 0
+    assert outcome["accuracy"] == accuracy(SKELETON.build(arms()["full"], 0, classes=2), IMAGES.test)
