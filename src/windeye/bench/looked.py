@@ -38,7 +38,9 @@ STAGES = (
 )
 IMAGES = Path("docs") / "images"
 QUERY = (130, 220)
-SHOWN = {"query": (1, 1), "rectangles": (0, 1), "routes": (1, 0), "spectra": (1, 1), "layers": (1, 1)}
+SHOWN = {
+    "query": (1, 1), "rectangles": (0, 1), "routes": (1, 0), "outputs": (1, 1), "spectra": (1, 1), "layers": (1, 1)
+}  # fmt: skip
 """Pictures of the page, and the stage and block that each is of."""
 
 

@@ -267,6 +267,7 @@ def test_the_layer_to_show_is_chosen():
     assert str(look(model, PHOTO, size=32).chosen) == "1.2"
     assert str(look(model, PHOTO, size=32, stage=-1, block=1).chosen) == "2.1"
     assert str(look(model, PHOTO, size=32, stage=0, block=-2).chosen) == "0.1"
+    assert look(model, PHOTO, (np.int64(3), 4), size=32).queries == ((3, 4),)
     seen = look(model, PHOTO, size=32)
     assert str(seen.at(2, 1).layer) == "2.1"
     with pytest.raises(KeyError, match=r"no attention at 2\.0"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,7 +181,7 @@ def look(
 def _queries(query: Query | Sequence[Query] | None, size: Pair, class_token: bool) -> tuple[Query, ...]:
     if query is None:
         return ((size[0] // 2, size[1] // 2),)
-    several: Sequence[Any] = [query] if query == "class" or (query and isinstance(query[0], int)) else list(query)
+    several: Sequence[Any] = [query] if query == "class" or (query and isinstance(query[0], Integral)) else list(query)
     if not several:
         raise ValueError("query names no pixel")
     found: list[Query] = []
@@ -190,9 +191,9 @@ def _queries(query: Query | Sequence[Query] | None, size: Pair, class_token: boo
                 raise ValueError("query class: the model has no class token")
             found.append("class")
             continue
-        if isinstance(one, str) or len(one) != 2 or not all(isinstance(at, int) for at in one):
+        if isinstance(one, str) or len(one) != 2 or not all(isinstance(at, Integral) for at in one):
             raise ValueError(f"query must be a row and a column of pixels such as 120,80, or class, got {one!r}")
-        y, x = one
+        y, x = map(int, one)
         if not (0 <= y < size[0] and 0 <= x < size[1]):
             raise ValueError(
                 f"query {y},{x} lies outside of the image: its rows (first number) are 0 to {size[0] - 1}, its columns "
