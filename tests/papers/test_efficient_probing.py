@@ -173,30 +173,16 @@ def test_queries_find_the_patch_that_tells_where_its_mean_does_not(read):
     assert found["overlap"] != found["untrained"] > 0.9
 
 
-def test_overlap_and_coverage_by_hand():
+def test_coverage_is_the_share_of_attention_on_the_digit():
     maps = torch.rand(3, 4, 9).softmax(-1)
     covered = torch.rand(3, 9) < 0.5
-    cosines = [
-        torch.nn.functional.cosine_similarity(maps[scene, a], maps[scene, b], dim=0)
-        for scene in range(3) for a in range(4) for b in range(4) if a != b
-    ]  # fmt: skip
-    assert probes.overlap(maps) == pytest.approx(torch.stack(cosines).mean().item(), abs=2e-6)
     on = [maps[scene, :, covered[scene]].sum(-1).mean() for scene in range(3)]
     assert probes.coverage(maps, covered) == pytest.approx(torch.stack(on).mean().item(), abs=2e-6)
-    assert probes.overlap(maps[:, :1]) == 0.0
 
 
-def test_neighbours_vote_by_their_likeness():
-    known, digits = torch.randn(40, 8), torch.randint(10, (40,))
-    asked = torch.randn(6, 8)
-    found = probes.voted((known, digits), asked, [(5, 0.1), (40, 0.2)])
-    for (count, heat), classes in found.items():
-        for x, answer in zip(asked, classes, strict=True):
-            similar = torch.nn.functional.cosine_similarity(x[None], known)
-            votes = [0.0] * 10
-            for index in similar.argsort(descending=True)[:count].tolist():
-                votes[digits[index]] += (similar[index] / heat).exp().item()
-            assert answer == max(range(10), key=votes.__getitem__)
+def test_neighbours_name_what_their_means_tell(read):
+    """The class of a patch of ten is in its mean, behind noise."""
+    assert 20 < probes.neighbours(*read) < 90
 
 
 def test_the_rule_holds_where_it_should():

@@ -30,15 +30,17 @@ RULE = (
     f"{CLEAR:g} points above linear probes of the {CLASS} and of the {MEAN} of patches in every seed; 16 queries are "
     "above one in every seed, and from 8 to 16 the mean gains less than from 1 to 4; in every seed its share of "
     "attention on patches that the digit touches is above their share of all patches; with 4, 8 and 16 queries the "
-    "mean cosine of two maps of a scene falls in training, in every seed; with an encoder that labels have trained by "
+    "mean cosine of two maps of a scene falls in training, in every seed; once labels have trained the encoder on, by "
     f"its class token, what {MATCHED} gains over the {CLASS} is smaller on the mean. Opposite if it is below both "
     "linear probes in every seed. The other arms are reported and decide nothing."
 )
 LIMITS = (
     f"A toy: scenes of 48 x 48 pixels, 64 patches, {PLANS['default'].depth} blocks of width {PLANS['default'].dim}, "
-    f"{PLANS['default'].masked_steps} steps of masked training, three photographs as ground. Every probe takes the "
-    "better of its rates on scenes that choose. Both attentive pools of this library pool before they project, so that "
-    "the time of a step says nothing about other people's cross-attention; `windeye bench pools` does."
+    f"{PLANS['default'].masked_steps} steps of masked training on raw pixels (normalised ones teach little in so few), "
+    "three photographs as ground. Every probe takes the better of two rates on scenes that choose. Sizes, steps and "
+    "rates come from single runs of the cross-attention arm on another seed. The encoder that labels train goes on "
+    "from the masked one. Both attentive pools of this library pool before they project, so that the time of a step "
+    "says nothing about other people's cross-attention."
 )
 
 

@@ -1,4 +1,4 @@
-"""Two encoders of one size: one that drew hidden patches, one that named digits; and what they make of scenes."""
+"""An encoder that drew hidden patches, the same after it named digits, too, and what each makes of scenes."""
 
 from __future__ import annotations
 
@@ -87,15 +87,17 @@ class Encoders:
             model = MaskedAutoencoder(encoder, DecoderSpec(plan.decoder_dim, 1, plan.heads)).to(self.device)
         rows = fit(
             model, Masked(self._batches("masked"), PATCH, seed=self.seed), steps=plan.masked_steps, every=SAVED,
-            objective=HiddenPixels(), optimiser=AdamW(plan.masked_rate, weight_decay=DECAY),
+            objective=HiddenPixels(normalise=False), optimiser=AdamW(plan.masked_rate, weight_decay=DECAY),
             schedule=_course(plan.masked_steps), folder=self._folder("masked"), progress=self.tell,
         )  # fmt: skip
         return Trained(encoder.eval(), stages(rows))
 
     def _labelled(self) -> Trained:
-        """Trained to name the digit by its class token."""
+        """The same, trained on to name the digit by its class token."""
         plan = self.plan
-        encoder = self._fresh("labelled", classes=10).to(self.device)
+        encoder = self._fresh("labelled", classes=10)
+        encoder.load_state_dict(self.trained("masked").encoder.state_dict(), strict=False)  # all but the head
+        encoder.to(self.device)
         rows = fit(
             encoder, self._batches("labelled"), steps=plan.labelled_steps, every=SAVED,
             optimiser=AdamW(plan.labelled_rate, weight_decay=DECAY), schedule=_course(plan.labelled_steps),

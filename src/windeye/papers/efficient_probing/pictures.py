@@ -53,7 +53,7 @@ def courses(rows: Sequence[Row]) -> Picture:
     axes.set_ylabel("loss")
     axes.legend(frameon=False, fontsize=7)
     caption = (
-        "The masked encoder's: squared error of hidden pixels in standard deviations of their patch, where 1 is "
-        "drawing means. The labelled encoder's: cross-entropy in nats."
+        "The masked encoder's: squared error of hidden pixels, whose variance is about 0.7. The labelled encoder's: "
+        "cross-entropy in nats."
     )
     return as_svg(figure, "Training the encoders", caption)

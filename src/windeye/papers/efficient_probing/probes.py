@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from statistics import median
 from time import perf_counter, process_time
 from typing import TypedDict
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from windeye.data.sequences import derived_seed
-from windeye.models.probing import ProbeHead
+from windeye.models.probing import ProbeHead, nearest_vote, overlap
 from windeye.nn.pools import EfficientPool
 from windeye.papers.efficient_probing.encoders import Tokens
 from windeye.papers.efficient_probing.plan import CLASS, POOLS, Plan
@@ -121,56 +120,18 @@ def coverage(maps: Float[Tensor, "number maps patches"], covered: Bool[Tensor, "
     return round((maps * covered[:, None]).sum(-1).mean().item(), 6)
 
 
-def overlap(maps: Float[Tensor, "number maps patches"]) -> float:
-    """Mean cosine of two different maps of a scene; 0 for a single map.
-
-    Example:
-        >>> overlap(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 2.0]]]))
-        0.333333
-    """
-    count = maps.shape[1]
-    if count == 1:
-        return 0.0
-    towards = F.normalize(maps, dim=-1)
-    cosines = (towards @ towards.mT).sum((1, 2)) - count
-    return round((cosines / (count * (count - 1))).mean().item(), 6)
-
-
 def neighbours(train: Tokens, check: Tokens, test: Tokens) -> float:
     """Percent of scenes named rightly by a vote of the scenes with the most similar mean tokens.
 
     A neighbour of cosine ``s`` votes with ``exp(s / T)``. Neighbours and ``T`` are those that are best on ``check``.
     """
-    voters = train.patches.mean(1), train.digits
-    tried = [(count, heat) for count in NEIGHBOURS if count <= len(train.digits) for heat in TEMPERATURES] or [(1, 1.0)]
-    found = voted(voters, check.patches.mean(1), tried)
-    best = max(tried, key=lambda one: _share(found[one], check.digits))
-    return 100 * _share(voted(voters, test.patches.mean(1), [best])[best], test.digits)
+    known = train.patches.mean(dim=1)
 
+    def named(asked: Tokens, count: int, temperature: float) -> float:
+        votes = nearest_vote(
+            known, train.digits, asked.patches.mean(dim=1), neighbours=count, temperature=temperature, classes=CLASSES
+        )
+        return 100 * (votes.argmax(dim=1) == asked.digits).float().mean().item()
 
-def voted(
-    voters: tuple[Float[Tensor, "known dim"], Int64[Tensor, " known"]],
-    asked: Float[Tensor, "asked dim"],
-    settings: Iterable[tuple[int, float]],
-) -> dict[tuple[int, float], Int64[Tensor, " asked"]]:
-    """The class with most votes, for each number of neighbours and temperature.
-
-    Example:
-        >>> known = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), torch.tensor([3, 4, 4])
-        >>> voted(known, torch.tensor([[1.0, 0.01]]), [(1, 0.1), (3, 1.0)])
-        {(1, 0.1): tensor([3]), (3, 1.0): tensor([4])}
-    """
-    settings = list(settings)
-    known, classes = F.normalize(voters[0], dim=-1), voters[1]
-    most = max(count for count, _ in settings)
-    similar, who = (F.normalize(asked, dim=-1) @ known.T).topk(most, dim=-1)
-    found = {}
-    for count, heat in settings:
-        votes = torch.zeros(len(asked), CLASSES, device=asked.device)
-        votes.scatter_add_(1, classes[who[:, :count]], (similar[:, :count] / heat).exp())
-        found[count, heat] = votes.argmax(-1)
-    return found
-
-
-def _share(found: Tensor, digits: Tensor) -> float:
-    return (found == digits).float().mean().item()
+    settings = [(count, temperature) for count in NEIGHBOURS for temperature in TEMPERATURES]
+    return named(test, *max(settings, key=lambda setting: named(check, *setting)))
