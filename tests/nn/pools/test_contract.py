@@ -5,6 +5,9 @@ import pickle
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
 
 from oracles.pools import pooled
 from windeye.nn.pools import POOLS, create_pool
@@ -84,6 +87,23 @@ def test_a_pool_is_its_published_text_with_all_its_gradients(kind, settings):
     for a, b, leaf in zip(ours, theirs, leaves, strict=True):
         a, b = (torch.zeros_like(leaf) if g is None else g for g in (a, b))
         torch.testing.assert_close(a, b, **EXACT)
+
+
+@runs(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([variant for variant in VARIANTS if variant[0] not in {"clip", "cbam"}]),
+    st.integers(1, 4),
+    st.integers(1, 13),
+    st.integers(0, 2**31),
+)
+def test_any_tokens_may_be_padding(variant, batch, count, seed):
+    """The class token alone must be there."""
+    torch.manual_seed(seed)
+    pool, x = built(*variant), tokens(batch, count)
+    padding = torch.rand(batch, count) < torch.rand(batch, 1)
+    padding[:, 0] = False
+    expected = torch.cat([oracle(variant[0], pool, row[~hidden][None]) for row, hidden in zip(x, padding, strict=True)])
+    torch.testing.assert_close(pool(x, padding), expected, **EXACT)
 
 
 @every_pool

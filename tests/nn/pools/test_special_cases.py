@@ -91,7 +91,7 @@ def test_cbam_wants_a_square_or_a_map():
 
 
 def test_unknown_pools_and_names_taken_twice_are_refused():
-    with pytest.raises(ValueError, match="unknown pool 'max'; known are abmilp, .*ep, "):
+    with pytest.raises(ValueError, match=r"unknown pool 'max'; known are abmilp, .*ep, "):
         create_pool("max", DIM)
     from windeye.nn.pools import token_pool
 
