@@ -22,6 +22,23 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
 
+def test_what_modules_name_does_not_decay():
+    from windeye.models.vision import MaskedAutoencoder, swin, vit
+
+    def undecayed(model):
+        decayed = {id(p) for p in AdamW().groups(model)[0]["params"]}
+        return {name for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in decayed}
+
+    assert undecayed(swin(16, (1, 1), (2, 2), window=3, num_classes=2)) == {
+        "stages.0.0.mixer.bias_table",
+        "stages.1.0.mixer.bias_table",
+    }
+    tokens = {"class_token", "position_table"}
+    encoder = vit(16, 1, 2, patch=4, positions="table", img_size=(8, 8), num_classes=0)
+    assert undecayed(encoder) == tokens
+    assert undecayed(MaskedAutoencoder(encoder)) == {f"encoder.{name}" for name in tokens} | {"hidden_token"}
+
+
 def test_vectors_and_marked_parameters_do_not_decay():
     model = Tied()
     model.mix.weight._no_weight_decay = True

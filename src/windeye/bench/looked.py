@@ -81,7 +81,9 @@ def trained(path: Path, steps: int) -> HierarchicalBackbone:
         rows = fit(model, Crops(), steps=steps, optimiser=AdamW(rate=2e-3), objective=squared_error)
         print("squared error, last 50 steps:", sum(row["loss"] for row in rows[-50:]) / 50)
         save_backbone(model, path)
-    return load_backbone(path).eval()
+    found = load_backbone(path)
+    assert isinstance(found, HierarchicalBackbone)
+    return found.eval()
 
 
 def write(root: Path, path: Path, steps: int) -> None:

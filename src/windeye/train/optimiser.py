@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -39,7 +40,8 @@ class AdamW:
         betas: decay of the running means of the gradient and its square.
         eps: added to the root of the second mean.
         weight_decay: of weights with two or more axes, embeddings included. Biases, gains of norms and other vectors
-            are not decayed, nor are parameters with a true attribute ``_no_weight_decay``.
+            are not decayed, nor are parameters with a true attribute ``_no_weight_decay`` or whose names a module's
+            ``no_weight_decay()`` gives.
         clip: largest norm of all gradients together; None never clips.
 
     Raises:
@@ -79,7 +81,12 @@ class AdamW:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not trained:
             raise ValueError("model has no parameter that requires a gradient")
-        decayed = [p for p in trained if p.ndim >= 2 and not getattr(p, "_no_weight_decay", False)]
+        spared = {id(p) for p in trained if getattr(p, "_no_weight_decay", False)}
+        for module in model.modules():
+            told: Callable[[], set[str]] | None = getattr(module, "no_weight_decay", None)
+            if told is not None:
+                spared |= {id(module.get_parameter(name)) for name in told()}
+        decayed = [p for p in trained if p.ndim >= 2 and id(p) not in spared]
         kept = {id(p) for p in decayed}
         return [
             {"params": decayed, "weight_decay": self.weight_decay},

@@ -12,6 +12,7 @@ from windeye.models.vision import (
     StageSpec,
     load_backbone,
     save_backbone,
+    vit,
 )
 from windeye.nn.mixers import MIXERS
 
@@ -36,6 +37,15 @@ def test_every_mixer_survives(kind, tmp_path):
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("positions", ["waves", "table"])
+def test_vision_transformers_survive(positions, tmp_path):
+    model = vit(16, 2, 4, patch=8, in_chans=1, num_classes=3, positions=positions, img_size=(32, 40)).eval()
+    again = load_backbone(save_backbone(model, tmp_path / "vit.safetensors")).eval()
+    images = torch.randn(2, 1, 32, 40)
+    assert again.config == model.config
+    assert torch.equal(again(images), model(images))
 
 
 def test_dtypes_survive(tmp_path):

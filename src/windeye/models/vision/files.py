@@ -10,12 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
+from windeye.models.vision.vit import VisionTransformer, ViTConfig
 
+Backbone = HierarchicalBackbone | VisionTransformer
 KEY = "windeye.backbone"
 """The entry of a file's metadata that holds the configuration, as JSON."""
 
 
-def save_backbone(model: HierarchicalBackbone, path: str | Path) -> Path:
+def save_backbone(model: Backbone, path: str | Path) -> Path:
     """Write weights and configuration to a safetensors file, whole or not at all.
 
     Args:
@@ -44,7 +46,7 @@ def save_backbone(model: HierarchicalBackbone, path: str | Path) -> Path:
     return path
 
 
-def load_backbone(path: str | Path) -> HierarchicalBackbone:
+def load_backbone(path: str | Path) -> Backbone:
     """The backbone that `save_backbone` wrote, in training mode, on the CPU, in the file's dtypes.
 
     Raises:
@@ -66,6 +68,11 @@ def load_backbone(path: str | Path) -> HierarchicalBackbone:
             f"{path.name} holds weights without a configuration; weights of a published model go through "
             "windeye.models.create(name, weights=path)"
         )
-    model = HierarchicalBackbone(BackboneConfig.from_dict(json.loads(told)))
+    settings = json.loads(told)
+    model: Backbone
+    if "stages" in settings:
+        model = HierarchicalBackbone(BackboneConfig.from_dict(settings))
+    else:
+        model = VisionTransformer(ViTConfig.from_dict(settings))
     model.load_state_dict(tensors, assign=True)  # keeps the file's dtypes
     return model

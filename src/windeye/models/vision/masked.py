@@ -55,13 +55,16 @@ class MaskedAutoencoder(nn.Module):
         )  # fmt: skip
         self.narrow = nn.Linear(config.dim, decoder.dim)
         self.hidden_token = nn.Parameter(torch.empty(1, 1, decoder.dim))
-        self.hidden_token._no_weight_decay = True  # type: ignore[attr-defined]
         self.blocks = nn.ModuleList(Block(stage, mixer, 0.0) for mixer in stage.mixers)
         self.final_norm = nn.LayerNorm(decoder.dim, config.norm_eps)
         self.pixels = nn.Linear(decoder.dim, config.patch**2 * config.in_chans)
         for part in (self.narrow, self.blocks, self.pixels):
             reset_linear(part)
         nn.init.normal_(self.hidden_token, std=INIT_STD)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that an optimizer should not decay."""
+        return {"hidden_token"}
 
     def forward(
         self, images: Float[Tensor, "batch in_chans height width"], visible: Int64[Tensor, "batch seen"]

@@ -108,9 +108,6 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(stage, mixer, rate) for mixer, rate in zip(stage.mixers, rates, strict=True))
         self.final_norm = nn.LayerNorm(config.dim, config.norm_eps)
         self.head = nn.Linear(config.dim, config.num_classes) if config.num_classes else None
-        for parameter in (self.class_token, self.position_table):
-            if parameter is not None:
-                parameter._no_weight_decay = True  # type: ignore[attr-defined]
         self.checkpointing = False
         self.reset_parameters()
 
@@ -200,8 +197,8 @@ class VisionTransformer(nn.Module):
 
     @property
     def feature_info(self) -> list[FeatureInfo]:
-        """Channels, reduction and module of the feature map."""
-        return [FeatureInfo(self.config.dim, self.config.patch, "blocks")]
+        """Channels, reduction, module and place of the feature map."""
+        return [FeatureInfo(self.config.dim, self.config.patch, "blocks", (self.config.patch - 1) / 2)]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether training keeps only what goes into each block, and computes blocks again in the backward pass."""
