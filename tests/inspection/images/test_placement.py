@@ -54,7 +54,20 @@ def test_a_pixel_on_a_border_is_shared():
 def test_what_a_model_leaves_out_belongs_to_the_nearest_token():
     place = Placement.of((2, 2), 4, (11, 9), (11, 9))
     assert place.token((10, 8)) == (1, 1)
-    assert place.rows[-1] == 8
+    assert place.rows == (0, 4, 11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.sampled_from([2, 4, 8, 32]), st.data())
+def test_a_pixel_belongs_to_the_token_whose_middle_is_nearest(side, stride, data):
+    middle = data.draw(st.floats(0, (stride - 1) / 2))
+    place = Placement.of((-(-side // stride), 1), stride, (side, 1), (side, 1), middle)
+    for y in range(side):
+        row, _ = place.token((y, 0))
+        away = [abs(middle + stride * token - y) for token in range(place.grid[0])]
+        assert away[row] <= min(away) + 1e-9
+    top = place.across(0, 0)[1] - 0.5
+    assert top == pytest.approx(middle)
 
 
 def test_places_between_tokens_go_on_beyond_the_map():

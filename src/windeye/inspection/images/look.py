@@ -122,8 +122,8 @@ def look(
     """Where tokens of an image look, in every layer of a vision model, in memory that grows with the tokens.
 
     Each weight is that of the mixer's own `look`: resampled, pooled and routed keys are followed back to the tokens
-    that they are made of, and tokens to the pixels that they stand for. A token of a stage stands for the square of as
-    many pixels as the stage is smaller than the image; where stems and downsamplers overlap, it sees more than that.
+    that they are made of, and tokens to pixels: each belongs to the token whose middle is nearest. Where stems and
+    downsamplers overlap, tokens see more than that.
 
     Args:
         model: of `windeye.models.vision`, or a vision transformer of transformers.

@@ -12,7 +12,8 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Borders of the rows and columns of a map, in pixels of a picture, and how many of them a whole token is.
+    """Borders of the rows and columns of a map, in pixels of a picture: a pixel belongs to the token whose middle is
+    nearest, on each axis.
 
     Example:
         >>> place = Placement.of(grid=(3, 2), stride=4, seen=(10, 8), photo=(20, 16))
@@ -25,18 +26,28 @@ class Placement:
     rows: tuple[float, ...]
     columns: tuple[float, ...]
     step: tuple[float, float]
+    """From one token to the next."""
+    start: tuple[float, float] = (0.0, 0.0)
+    """Where the first token would begin if it reached equally far to either side of its middle."""
 
     @classmethod
-    def of(cls, grid: Pair, stride: float | Pair, seen: Pair, photo: Pair) -> Placement:
-        """The tokens of a map of ``grid``, each of ``stride`` pixels of the image that a model saw at size ``seen``,
-        on a photograph that was resampled to it. A model fills images up at their right and bottom: the last tokens
-        are cut at the rim."""
-        strides = stride if isinstance(stride, tuple) else (stride, stride)
+    def of(cls, grid: Pair, stride: float, seen: Pair, photo: Pair, middle: float | None = None) -> Placement:
+        """The tokens of a map on a photograph.
+
+        Args:
+            grid: rows and columns of the map.
+            stride: from one token to the next, in pixels of the image that the model saw.
+            seen, photo: height and width of that image, and of the photograph that was resampled to it.
+            middle: of the first token, in pixels of the image, the first of which lies at 0. None is half a token in.
+        """
+        shift = 0.0 if middle is None else middle - (stride - 1) / 2
         rows, columns = (
-            tuple(min(k * step, n) * whole / n for k in range(count + 1))
-            for count, step, n, whole in zip(grid, strides, seen, photo, strict=True)
+            (0.0, *(min(max(k * stride + shift, 0.0), n) * whole / n for k in range(1, count)), float(whole))
+            for count, n, whole in zip(grid, seen, photo, strict=True)
         )
-        return cls(rows, columns, (strides[0] * photo[0] / seen[0], strides[1] * photo[1] / seen[1]))
+        scale = (photo[0] / seen[0], photo[1] / seen[1])
+        step, start = (tuple(value * each for each in scale) for value in (stride, shift))
+        return cls(rows, columns, (step[0], step[1]), (start[0], start[1]))
 
     @property
     def grid(self) -> Pair:
@@ -44,7 +55,7 @@ class Placement:
         return len(self.rows) - 1, len(self.columns) - 1
 
     def token(self, pixel: Pair) -> Pair:
-        """The token that a pixel is in, or the nearest one where a model leaves out the rim."""
+        """The token that a pixel belongs to."""
         found = [
             min(int(np.searchsorted(borders, at + 0.5, side="right")) - 1, len(borders) - 2)
             for at, borders in zip(pixel, (self.rows, self.columns), strict=True)
@@ -59,7 +70,7 @@ class Placement:
     def across(self, x: float, y: float) -> tuple[float, float]:
         """A place between tokens, in units in which the first token's middle is 0 and the next one's 1, as pixels from
         the left and from the top. Off the map it goes on as inside."""
-        return (x + 0.5) * self.step[1], (y + 0.5) * self.step[0]
+        return (x + 0.5) * self.step[1] + self.start[1], (y + 0.5) * self.step[0] + self.start[0]
 
     def on_pixels(
         self, weights: Float[np.ndarray, "*rest rows columns"], size: Pair

@@ -67,14 +67,15 @@ def subject_of(model: nn.Module) -> Subject:
 
 
 def _backbone(model: HierarchicalBackbone) -> Subject:
-    strides = [info.reduction for info in model.feature_info]
+    infos = model.feature_info
 
     def measure(given: Tensor, photo: Pair, queries: Sequence[Query]) -> list[LayerLook]:
         found: list[LayerLook] = []
         size = (given.shape[2], given.shape[3])
 
         def see(layer: Layer, mixer: TokenMixer, x: Float[Tensor, "1 height width dim"]) -> None:
-            place = Placement.of((x.shape[1], x.shape[2]), strides[layer.stage], size, photo)
+            info = infos[layer.stage]
+            place = Placement.of((x.shape[1], x.shape[2]), info.reduction, size, photo, info.middle)
             found.append(seen_by(layer, _words(model, layer), mixer, x, place, queries))
 
         capture(model, given, see)

@@ -66,6 +66,9 @@ class FeatureInfo:
     reduction: int
     """How many pixels of the image a token is wide."""
     module: str
+    middle: float
+    """The middle of what the first token sees of the image, in pixels, the first of which lies at 0: half a token in
+    where tokens stand side by side, less where they overlap."""
 
 
 class HierarchicalBackbone(nn.Module):
@@ -173,12 +176,13 @@ class HierarchicalBackbone(nn.Module):
 
     @property
     def feature_info(self) -> list[FeatureInfo]:
-        """Channels, reduction and module of each stage's feature map."""
+        """Channels, reduction, module and place of each stage's feature map."""
         infos: list[FeatureInfo] = []
-        reduction = 1
+        reduction, middle = 1, 0.0
         for index, stage in enumerate(self.config.stages):
+            middle += reduction * stage.entry.middle
             reduction *= stage.entry.stride
-            infos.append(FeatureInfo(stage.dim, reduction, f"stages.{index}"))
+            infos.append(FeatureInfo(stage.dim, reduction, f"stages.{index}", middle))
         return infos
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

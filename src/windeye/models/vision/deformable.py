@@ -84,6 +84,7 @@ class DeformableSpec:
     kind: ClassVar[str]
     drop_rim: bool = False
     stride: ClassVar[int] = 2
+    middle: ClassVar[float] = 0.5
 
     def build(self, in_dim: int, dim: int) -> nn.Module:
         return DeformableMerge(in_dim, dim, **asdict(self))

@@ -27,6 +27,11 @@ class EntrySpec(Protocol):
     @property
     def stride(self) -> int: ...
 
+    @property
+    def middle(self) -> float:
+        """The middle of what the first token sees, in pixels of what comes in, the first of which lies at 0."""
+        ...
+
     def build(self, in_dim: int, dim: int) -> nn.Module: ...
 
 
@@ -68,6 +73,10 @@ class ConvSpec:
     norm_first: bool = False
     bias: bool = True
 
+    @property
+    def middle(self) -> float:
+        return (self.kernel_size - 1) / 2 - self.padding
+
     def build(self, in_dim: int, dim: int) -> nn.Module:
         conv = nn.Conv2d(in_dim, dim, self.kernel_size, self.stride, self.padding, bias=self.bias)
         norm = map_norm_of(self.norm, in_dim if self.norm_first else dim, self.norm_eps)
@@ -101,6 +110,7 @@ class TwoConvSpec:
     norm_eps: float = 1e-5
     norm_between: bool = False
     stride: ClassVar[int] = 4
+    middle: ClassVar[float] = 0.0
 
     def build(self, in_dim: int, dim: int) -> nn.Module:
         return TwoConvEntry(in_dim, dim, self.norm, self.norm_eps, norm_between=self.norm_between)
@@ -131,6 +141,7 @@ class MergeSpec:
     kind: ClassVar[str]
     norm_eps: float = 1e-5
     stride: ClassVar[int] = 2
+    middle: ClassVar[float] = 0.5
 
     def build(self, in_dim: int, dim: int) -> nn.Module:
         return Merge(in_dim, dim, self.norm_eps)

@@ -113,5 +113,9 @@ class ReductionSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "dilations", tuple(self.dilations))
 
+    @property
+    def middle(self) -> float:
+        return (self.kernel_size - 1) / 2 + (self.stride - self.kernel_size) // 2
+
     def build(self, in_dim: int, dim: int) -> nn.Module:
         return ReductionCell(in_dim, dim, **asdict(self))
