@@ -39,7 +39,7 @@ def test_every_arm_is_in_every_part_and_full_attention_among_them(smoke):
     assert result["arms"].keys() == names
     assert list(result["parts"]) == list(PARTS)
     found = result["parts"]["accuracy"]["results"]
-    assert found["data"] == {"name": "made-scenes", "classes": 10, "train": 24_000, "test": 64}
+    assert found["data"] == {"name": "made-scenes", "classes": 6, "train": 24_000, "test": 64}
     assert found["arms"].keys() == names
     for works in result["parts"]["speed"]["results"].values():
         for taken in works.values():
@@ -66,7 +66,7 @@ def test_the_model_of_every_arm_is_left_trained(smoke):
     for name in ("full", *SOME):
         model = load_backbone(smoke[2] / "models" / f"{name}.safetensors")
         assert isinstance(model, HierarchicalBackbone)
-        assert model(torch.zeros(1, 1, 16, 16)).shape == (1, 10)
+        assert model(torch.zeros(1, 1, 16, 16)).shape == (1, 6)
 
 
 def test_finished_pieces_are_read_back_to_the_bit(smoke, monkeypatch):

@@ -101,7 +101,7 @@ def _fitted(images: UInt8[Tensor, "n 1 own own"], side: int) -> UInt8[Tensor, "n
 
 
 def scenes(side: int) -> Images:
-    """A sign in the middle, shapes around it, and the one that the sign points to: see `made_scenes`."""
+    """A sign in the middle, a shape on either side, and the one that the sign points to: see `made_scenes`."""
     classes, train, test = made_scenes(side)
     return Images("made-scenes", classes, Labelled(*train), Labelled(*test))
 

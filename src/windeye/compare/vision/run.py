@@ -100,7 +100,7 @@ def run(
     Example:
         >>> result = run(["none"], ["accuracy"], data="made-scenes", budget="smoke")
         >>> list(result["arms"]), result["parts"]["accuracy"]["results"]["data"]["classes"]
-        (['full', 'none'], 10)
+        (['full', 'none'], 6)
     """
     check_asked(parts, PARTS, budget)
     check_device(device)

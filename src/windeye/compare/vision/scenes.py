@@ -8,20 +8,20 @@ from torch import Tensor
 
 from windeye.data.sequences import derived_seed
 
-SHAPES = ("disc", "ring", "square", "frame", "plus", "cross", "triangle", "rows", "columns", "checks")
-DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-"""Up, down, left, right, as rows and columns."""
+SHAPES = ("disc", "ring", "square", "frame", "plus", "cross")
+DIRECTIONS = ((0, -1), (0, 1))
+"""Left and right, as rows and columns."""
 TRAIN, TEST = 24_000, 4_000
-NOISE = 0.1
+NOISE = 0.05
 
 Part = tuple[UInt8[Tensor, "n 1 side side"], Int64[Tensor, " n"]]
 
 
 def made_scenes(side: int, train: int = TRAIN, test: int = TEST) -> tuple[tuple[str, ...], Part, Part]:
-    """A triangle in the middle that points up, down, left or right, and a shape on each of these sides, of any size and
-    a little out of place; the class is the shape that it points to.
+    """A triangle in the middle that points left or right, and a shape on either side, of some size and a little out of
+    place; the class is the shape that it points to.
 
-    Whoever only counts shapes is right at most about once in four.
+    Whoever only counts shapes is right in 7 of 12 scenes: when both are alike, and in half of the others.
 
     Example:
         >>> classes, (images, labels), _ = made_scenes(32, train=3, test=1)
@@ -48,8 +48,8 @@ def _some(side: int, count: int, random: torch.Generator) -> Part:
     ahead = torch.tensor(DIRECTIONS, dtype=torch.float)
     image = _sign(side, ahead[sign], random).float()
     for place, direction in enumerate(ahead):
-        centre = direction * 0.66 + 0.1 * (torch.rand(count, 2, generator=random) - 0.5)
-        size = 0.22 + 0.08 * torch.rand(count, generator=random)
+        centre = direction * 0.6 + 0.1 * (torch.rand(count, 2, generator=random) - 0.5)
+        size = 0.28 + 0.1 * torch.rand(count, generator=random)
         drawn = _shapes(*_around(side, centre, size))[around[:, place], torch.arange(count)]
         image = torch.maximum(image, drawn * (0.6 + 0.4 * torch.rand(count, 1, 1, generator=random)))
     image = image + NOISE * torch.randn(image.shape, generator=random)
@@ -88,9 +88,5 @@ def _shapes(
             inside & (reach > 0.5),
             inside & (torch.minimum(rows.abs(), columns.abs()) < 0.3),
             inside & (torch.minimum((rows - columns).abs(), (rows + columns).abs()) < 0.4),
-            (rows.abs() < 0.9) & (columns.abs() < (rows + 0.9) / 1.8),
-            inside & (rows.abs() > 0.35),
-            inside & (columns.abs() > 0.35),
-            inside & (rows * columns > 0),
         )
     )
