@@ -85,7 +85,7 @@ def test_the_generator_of_torch_is_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_tables_are_marked_so_that_nothing_decays_them():
+def test_tables_do_not_decay():
     from windeye.train import AdamW
 
     model = SKELETON.build(arms()["window"], 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,14 +43,11 @@ class Skeleton:
         reach = self.patch // 2
         stem = ConvSpec(self.patch + 2 * reach, self.patch, reach)
         entries: tuple[EntrySpec, EntrySpec] = (stem, MergeSpec())
+        position = self.position if arm.position else None
         stages = tuple(
-            StageSpec(
-                dim, heads, entry, blocks, ratio=self.ratio, position=self.position if arm.position else None
-            )
-            for dim, heads, entry, blocks in zip(
-                self.dims, self.heads, entries, arm.stages, strict=True
-            )
-        )  # fmt: skip
+            StageSpec(dim, heads, entry, blocks, ratio=self.ratio, position=position)
+            for dim, heads, entry, blocks in zip(self.dims, self.heads, entries, arm.stages, strict=True)
+        )
         return BackboneConfig(
             stages, in_chans=in_chans, num_classes=classes, img_size=(self.side, self.side), init_std=None
         )
@@ -59,7 +55,7 @@ class Skeleton:
     def build(self, arm: Arm, seed: int, *, in_chans: int = 1, classes: int = 10) -> HierarchicalBackbone:
         """The backbone before training; what arms have in common starts alike.
 
-        Bias tables and the like are marked, so that no optimiser decays them. torch's own generator is left as it was.
+        torch's own generator is left as it was.
 
         Example:
             >>> one, other = (Skeleton().build(arms()[name], seed=0) for name in ("window", "stripes"))
@@ -71,11 +67,6 @@ class Skeleton:
         model = _drawn(self.config(arm, in_chans, classes), seed)
         known = model.state_dict()
         model.load_state_dict(known | {name: tensor for name, tensor in common.items() if name in known})
-        for module in model.modules():
-            kept: Callable[[], set[str]] | None = getattr(module, "no_weight_decay", None)
-            if kept is not None:
-                for name in kept():
-                    module.get_parameter(name)._no_weight_decay = True  # type: ignore[attr-defined]
         return model
 
 
