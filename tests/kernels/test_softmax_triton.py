@@ -1,5 +1,6 @@
 """The Triton kernels equal the oracle, forward and every gradient: on a GPU, or in Triton's interpreter."""
 
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 import windeye
-from oracles.problems import PROBLEMS, gradients, inputs, problems, truth
+from oracles.problems import PROBLEMS, Problem, gradients, inputs, problems, truth
 from windeye.kernels.softmax import triton
 from windeye.patterns import Causal, Full, Neighborhood, Sinks, Sliding
 
@@ -72,6 +73,26 @@ def test_equals_the_oracle(problem):
 @pytest.mark.usefixtures("small_boxes")
 def test_half_types(dtype):
     check(next(p for p in KNOWN if len(p.grid) == 2), dtype)
+
+
+@pytest.mark.parametrize(("head_dim", "value_dim"), [(16, 16), (40, 96), (128, 64), (256, 256)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_wide_and_odd_heads(head_dim, value_dim, dtype):
+    """With the boxes that these take; more coordinates than a power of two are filled up with zeros."""
+    check(Problem(Neighborhood(3), (5, 4), heads=1, kv_heads=1, head_dim=head_dim, value_dim=value_dim), dtype)
+
+
+def test_float32_is_multiplied_as_torch_is_told_to(monkeypatch):
+    from windeye.kernels.softmax.triton.launch import precision
+
+    def of(dtype, device="cuda"):
+        return precision(replace(_problem(torch.zeros(1, 8, 2, 16, dtype=dtype)), device=torch.device(device)))
+
+    for told, taken in (("highest", "tf32x3"), ("high", "tf32"), ("medium", "tf32")):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda told=told: told)
+        assert of(torch.float32) == taken
+        assert of(torch.bfloat16) == of(torch.float16) == "tf32"  # of no concern to half types
+    assert of(torch.bfloat16, "cpu") == "wide"
 
 
 @settings(

@@ -51,6 +51,35 @@ def test_candidates_begin_with_what_is_taken_unmeasured_and_waste_little(kernel,
     assert visited[1:] == sorted(visited[1:])
 
 
+@pytest.mark.parametrize("room", [99, 163, 227])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("head_dim", [16, 64, 80, 128, 256])
+def test_boxes_fit_the_device(room, dtype, head_dim, monkeypatch):
+    """What stays and what is fetched ahead, reckoned here from the shapes; checked by compilation in another file."""
+    monkeypatch.setattr(sizes, "shared_memory", lambda _device: room << 10)
+    this = problem(head_dim=head_dim, dtype=dtype)
+    wide = 128 if head_dim == 80 else head_dim
+    for kernel in KERNELS:
+        chosen = sizes.first(this, kernel)
+        stays, passes = chosen.queries, chosen.keys
+        if kernel == "grad_key_value":
+            stays, passes = passes, stays
+        rows = stays * (1 if kernel == "attention" else 2) + 2 * chosen.stages * passes
+        assert rows * wide * dtype.itemsize <= room << 10
+        assert min(chosen.queries, chosen.keys) >= 16  # tensor cores take no less
+
+
+def test_larger_devices_and_narrower_heads_take_larger_boxes(monkeypatch):
+    def area(head_dim, room):
+        monkeypatch.setattr(sizes, "shared_memory", lambda _device: room << 10)
+        chosen = sizes.first(problem(head_dim=head_dim, dtype=torch.bfloat16), "attention")
+        return chosen.queries * chosen.keys
+
+    areas = [area(64, 227), area(128, 227), area(256, 227), area(256, 99)]
+    assert areas == sorted(areas, reverse=True)
+    assert areas[0] > areas[2]
+
+
 def test_the_fastest_is_found_once_for_all_calls_of_a_problem(stopwatch):
     seen = []
     for batch in (3, 4, 3):

@@ -20,12 +20,10 @@ from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
 from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, axis_classes, plan
-from windeye.kernels.softmax.triton.sizes import Kernel, Sizes
+from windeye.kernels.softmax.triton.sizes import Kernel, Sizes, width
 from windeye.patterns import Bound
 
 LOG2E = 1.4426950408889634
-SMALLEST_WIDTH = 16
-"""Of a matrix product on tensor cores."""
 PROGRAMS = 4096
 """Programs that add up the gradient of a bias table, if there is work for so many."""
 
@@ -225,11 +223,6 @@ def precision(problem: Problem) -> str:
         return "wide"
     strict = problem.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     return "tf32x3" if strict else "tf32"
-
-
-def width(dim: int) -> int:
-    """The power of two that holds so many coordinates."""
-    return max(SMALLEST_WIDTH, 1 << max(dim - 1, 0).bit_length())
 
 
 def _put(array: Any, device: torch.device) -> torch.Tensor:

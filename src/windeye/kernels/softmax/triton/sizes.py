@@ -15,6 +15,10 @@ Kernel = Literal["attention", "grad_query", "grad_key_value", "grad_bias"]
 MOST_CANDIDATES = 6
 MOST_WASTE = 1.5
 """Pairs that a candidate may visit, over those of the one that visits least."""
+MOST_REGISTERS = 130
+"""Of 255 that a thread may have; the others hold addresses and masks."""
+SMALLEST_WIDTH = 16
+"""Of a matrix product on tensor cores."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,18 @@ class Sizes:
     warps: int
     stages: int
     shape: int = 0
+
+
+FORWARD = (
+    Sizes(128, 64, 8, 3), Sizes(64, 64, 4, 3), Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 3),
+    Sizes(64, 32, 8, 3), Sizes(64, 32, 4, 2), Sizes(64, 32, 8, 1), Sizes(32, 32, 4, 2), Sizes(32, 32, 4, 1),
+    Sizes(16, 16, 4, 1),
+)  # fmt: skip
+BACKWARD = (
+    Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 2), Sizes(32, 64, 4, 2), Sizes(64, 32, 8, 2),
+    Sizes(32, 32, 4, 2), Sizes(32, 32, 8, 1), Sizes(32, 32, 4, 1), Sizes(32, 16, 4, 1), Sizes(16, 16, 4, 1),
+)  # fmt: skip
+"""What is tried, in this order."""
 
 
 def first(problem: Problem, kernel: Kernel) -> Sizes:
@@ -45,7 +61,7 @@ def candidates(problem: Problem, kernel: Kernel) -> list[Sizes]:
         >>> found[0].shape, len(set(found)) == len(found) <= MOST_CANDIDATES
         (0, True)
     """
-    layouts = _layouts(problem, kernel)
+    layouts = _layouts(problem, kernel)[:MOST_CANDIDATES]
     options = [replace(layout, shape=shape) for shape in range(2) for layout in layouts]
     visited = {option: _visited(problem, option) for option in options}
     least = min(visited.values())
@@ -57,13 +73,54 @@ def _visited(problem: Problem, chosen: Sizes) -> int:
     return plan(problem.bound, chosen.queries, chosen.keys, chosen.shape).visited * chosen.queries * chosen.keys
 
 
-def _layouts(problem: Problem, kernel: Kernel) -> tuple[Sizes, ...]:
-    """Those that fit registers and shared memory; wide heads and float32 take smaller boxes."""
-    wide = max(problem.head_dim, problem.value_dim) * (2 if problem.dtype == torch.float32 else 1)
-    if kernel == "attention":
-        if wide <= 128:
-            return Sizes(128, 64, 8, 3), Sizes(64, 64, 4, 3), Sizes(128, 64, 4, 3), Sizes(128, 128, 8, 2)
-        return Sizes(64, 32, 4, 2), Sizes(128, 32, 8, 2), Sizes(64, 64, 8, 2)
-    if wide <= 128:
-        return Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 2), Sizes(32, 64, 4, 2)
-    return Sizes(32, 32, 4, 1), Sizes(32, 32, 4, 2), Sizes(64, 32, 8, 1)
+def _layouts(problem: Problem, kernel: Kernel) -> list[Sizes]:
+    """Those that fit, the largest boxes first; the smallest is there always."""
+    options = FORWARD if kernel == "attention" else BACKWARD
+    room = shared_memory(problem.device)
+    fitting = [
+        option for option in options
+        if _registers(problem, kernel, option) <= MOST_REGISTERS and _shared(problem, kernel, option) <= room
+    ]  # fmt: skip
+    return fitting or [options[-1]]
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes that a program may use on a device; those of an H100 where there is none."""
+    if device.type != "cuda":
+        return 227 << 10
+    found = torch.cuda.get_device_properties(device)
+    return int(getattr(found, "shared_memory_per_block_optin", found.shared_memory_per_block))
+
+
+def width(dim: int) -> int:
+    """The power of two that holds so many coordinates."""
+    return max(SMALLEST_WIDTH, 1 << max(dim - 1, 0).bit_length())
+
+
+def _registers(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
+    """Of a thread, for what a program sums up and for tiles of pairs, of which some live at once. Products of float32
+    take as much again for the three parts that they are made of."""
+    row, value_row = width(problem.head_dim), width(problem.value_dim)
+    pairs = chosen.queries * chosen.keys
+    held = {
+        "attention": chosen.queries * value_row + 2 * pairs,
+        "grad_query": chosen.queries * row + 3 * pairs,
+        "grad_key_value": chosen.keys * (row + value_row) + 3 * pairs,
+        "grad_bias": 4 * pairs,
+    }
+    return held[kernel] * (2 if problem.dtype == torch.float32 else 1) // (32 * chosen.warps)
+
+
+def _shared(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
+    """Bytes for the rows of the box that stays and of those that are fetched ahead, for a tile of pairs between two
+    products, and for entries of a bias table, which are fetched ahead, too."""
+    row, both = width(problem.head_dim), width(problem.head_dim) + width(problem.value_dim)
+    queries, keys, pairs = chosen.queries, chosen.keys, chosen.queries * chosen.keys
+    rows = {
+        "attention": queries * row + chosen.stages * keys * both,
+        "grad_query": queries * both + chosen.stages * keys * both,
+        "grad_key_value": keys * both + chosen.stages * queries * both,
+        "grad_bias": chosen.stages * (queries + keys) * both,
+    }
+    entries = (chosen.stages - 1) * pairs * 4 if problem.has_bias else 0
+    return (rows[kernel] + pairs) * problem.dtype.itemsize + entries
