@@ -300,7 +300,7 @@ def made(by_arm: dict[str, list[Outcome]]) -> tuple[Row, ...]:
             values = tuple(outcome[size] for outcome in outcomes)  # type: ignore[literal-required]
             rows.append(Row(arm, f"{ACCURACY}, {size}", values, "%"))
         wider = tuple(outcome["wider"] for outcome in outcomes)
-        rows.append(Row(arm, f"{ACCURACY}, canvas of {WIDER} pixels, untrained", wider, "%"))
+        rows.append(Row(arm, f"{ACCURACY}, canvas of {WIDER} pixels", wider, "%"))
         rows.append(Row(arm, LOSS, tuple(outcome["last"] for outcome in outcomes)))
         rows.append(Row(arm, "training and test", tuple(outcome["seconds"] for outcome in outcomes), "s"))
     for arm in (PLAIN, FROZEN, VARIED):
