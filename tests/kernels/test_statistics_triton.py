@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 
 import windeye
@@ -82,6 +84,33 @@ def assert_equal(case, dtype=torch.float64, **tolerance):
 @pytest.mark.parametrize("case", CASES if DEVICE == "cuda" else FEW, ids=str)
 @pytest.mark.usefixtures("small_boxes")
 def test_statistics_are_those_of_the_map(case):
+    assert_equal(case)
+
+
+@settings(
+    max_examples=100 if DEVICE == "cuda" else 3,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    case=st.builds(
+        Case,
+        queries=st.integers(1, 30),
+        keys=st.integers(30, 40),
+        heads=st.sampled_from([2, 4]),
+        kv_heads=st.sampled_from([1, 2]),
+        batch=st.integers(1, 2),
+        head_dim=st.integers(1, 20),
+        pattern=st.sampled_from([Causal(), Full(), Sliding(6), Sliding(4) | Sinks(1)]),
+        softcap=st.sampled_from([None, 1.5]),
+        sinks=st.booleans(),
+        bias=st.sampled_from([None, (True, False), (False, True)]),
+        padding=st.sampled_from([None, "left", "random"]),
+        rows=st.booleans(),
+    )
+)
+@pytest.mark.usefixtures("small_boxes")
+def test_any_combination(case):
     assert_equal(case)
 
 
@@ -297,6 +326,42 @@ def test_small_logits_under_a_cap_keep_their_digits():
     value = ours(query, key, "entropy", **options)["entropy"]
     truth = windeye.statistics(query.double(), key.double(), "entropy", route="slab", **options)["entropy"]
     torch.testing.assert_close(value.double(), truth, rtol=1e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(0, 3), (3, 0)])
+def test_no_queries_or_no_keys_are_no_error_of_the_kernels(queries, keys):
+    query, key = torch.randn(1, queries, 2, 4, device=DEVICE), torch.randn(1, keys, 1, 4, device=DEVICE)
+    none = torch.zeros(1, 1, queries, dtype=torch.int32, device=DEVICE)
+    stats = {"H": Entropy(), "d": DistanceMass(0, 1), "top": TopKeys(2), "sum": ColumnSum()}
+    values = planner.run(Scores(query, key, Runs(none, none, keys, keys - queries), 1.0), stats, "triton")
+    assert bool((values["H"] == 0).all())
+    assert bool((values["top"][..., 0] == -1).all())
+    assert values["sum"].shape == (1, keys, 2)
+
+
+@pytest.mark.gpu
+def test_distances_are_exact_over_many_thousand_tokens():
+    query, key = torch.randn(1, 20, 2, 8), torch.randn(1, 32768, 1, 8)
+    stats = {"far": MeanDistance(), "window": WindowedDistance(10), "H": Entropy(), "at": DistanceMass(20000, 20000)}
+    values = ours(query, key, stats)
+    truth = windeye.statistics(query.double(), key.double(), stats, route="slab")
+    for name in stats:
+        torch.testing.assert_close(values[name].double(), truth[name], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.gpu
+def test_the_same_bits_on_every_run():
+    query, key = torch.randn(2, 4, 3000, 4, 64).to("cuda", torch.bfloat16).unbind(0)
+    stats = {"H": Entropy(), "far": MeanDistance(), "top": TopKeys(32), "sum": ColumnSum()}
+    first = windeye.statistics(query, key, stats)
+    leaves = [t.clone().requires_grad_() for t in (query, key)]
+    grads = []
+    for _ in range(5):
+        for name, value in windeye.statistics(query, key, stats).items():
+            assert torch.equal(value, first[name]), name
+        value = windeye.statistics(leaves[0], leaves[1], "entropy")["entropy"]
+        grads.append(torch.autograd.grad(value.sum(), leaves))
+        assert all(torch.equal(a, b) for a, b in zip(grads[0], grads[-1], strict=True))
 
 
 def test_tensors_are_read_through_their_strides():

@@ -160,10 +160,7 @@ class Tabled(Runs):
         """As `Runs.seen_by`; a product of tables is counted axis by axis, since runs of a grid are many."""
         if self.bound.rank == 1 or len(self.bound.terms) != 1:
             return super().seen_by(rows)
-        if rows is None:
-            found = _seen_by_all(self.bound, self.device)
-        else:
-            found = _product(self.bound, rows.to(self.device))
+        found = _seen_by_all(self.bound, self.device) if rows is None else _product(self.bound, rows).to(self.device)
         return found if self.hidden is None else found.masked_fill(self.hidden, 0)
 
 
@@ -214,17 +211,17 @@ def seen_at_all(relation: Relation) -> Bool[Tensor, "batch keys"]:
 
 
 def _product(bound: Bound, rows: Bool[Tensor, "batch queries"]) -> Int[Tensor, "batch keys"]:
-    """How many of the queries see each key, where every axis has one table."""
-    many = rows.to(torch.float64).reshape(-1, *bound.grid)
+    """How many of the queries see each key, where every axis has one table; on the CPU, where products of matrices are
+    the same in every mode."""
+    many = rows.cpu().to(torch.float64).reshape(-1, *bound.grid)
     for axis, table in enumerate(bound.terms[0], start=1):
-        seen = torch.from_numpy(table.mask()).to(rows.device, torch.float64)
-        many = torch.tensordot(many, seen, dims=([axis], [0])).movedim(-1, axis)
+        many = torch.tensordot(many, torch.from_numpy(table.mask()).double(), dims=([axis], [0])).movedim(-1, axis)
     return many.flatten(1).long()
 
 
 @lru_cache(maxsize=64)
 def _seen_by_all(bound: Bound, device: torch.device) -> Int[Tensor, "1 keys"]:
-    return _product(bound, torch.ones(1, bound.tokens, dtype=torch.bool, device=device))
+    return _product(bound, torch.ones(1, bound.tokens, dtype=torch.bool)).to(device)
 
 
 def _disjoint(tables: list[AxisTable], queries: int) -> tuple[Int32[Tensor, "runs queries"], Int32[Tensor, ...]]:

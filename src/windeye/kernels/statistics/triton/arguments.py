@@ -51,6 +51,13 @@ class Visits(NamedTuple):
     """1 where each batch entry has lists of its own, one after the other; else 0."""
 
 
+class Lags(NamedTuple):
+    """Distances that count, both ends included."""
+
+    low: int
+    high: int
+
+
 class Features(NamedTuple):
     """Functions of the key, [batch, keys, size]; 0 leads to the next batch entry where all are alike."""
 

@@ -21,33 +21,55 @@ def norms(lse, row, there):
 
 
 @triton.jit
+def received(
+    query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
+    head_dim: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    WIDE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """What each key gets from one box of queries, at distances that count."""
+    queries = visits.queries
+    at = coordinates(queries, other, QUERIES)
+    row = batch * queries.tokens + number(at, queries)
+    q_rows = rows(query, batch, head, at, head_dim, WIDTH)
+    norm = norms(lse, row * heads + head, is_token(at))
+    if counted is not None:
+        at = only(at, tl.load(counted + row) != 0)
+    s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, True, WIDE, PRECISION)
+    if lags is not None:
+        distance = distances(at, of_keys, queries, visits.keys, logits_.offset)
+        s = tl.where((distance >= lags.low) & (distance <= lags.high), s, HIDDEN)
+    # A query that does not count may have any normaliser.
+    return tl.sum(tl.where(s == HIDDEN, 0.0, tl.exp2(s - norm[:, None])), 0)
+
+
+@triton.jit
 def column_sums(
-    query, key, logits_, visits, lse, counted, low, high, sums, heads, group,
+    query, key, logits_, visits, lse, counted, lags, sums, heads, group,
     head_dim: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr,
     TERMS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums over queries that count at distances ``low`` to ``high``, of one box of keys, one head and batch entry."""
+    """Sums over the queries that count, of one box of keys, one head and batch entry."""
     box = tl.program_id(0) % visits.keys.boxes
     plane = tl.program_id(0) // visits.keys.boxes
     head, batch = (plane % heads).to(tl.int64), (plane // heads).to(tl.int64)
     queries, keys = visits.queries, visits.keys
     every = coordinates(keys, box, KEYS)
     of_keys = not_hidden(every, keys, batch, logits_)
-    k_rows = rows(key, batch, head // group, of_keys, head_dim, WIDTH)
+    k_rows = rows(key, batch, head // group, every, head_dim, WIDTH)
     acc = tl.zeros([k_rows.shape[0]], WIDE)
     entry = box + batch * visits.apart * keys.boxes
     for meeting in range(tl.load(visits.of_keys.begin + entry), tl.load(visits.of_keys.begin + entry + 1)):
-        at = coordinates(queries, tl.load(visits.of_keys.other + meeting), QUERIES)
-        near, far = reach(at, of_keys, queries, keys, logits_.offset)
-        if (far >= low) & (near <= high):
-            row = batch * queries.tokens + number(at, queries)
-            if counted is not None:
-                at = only(at, tl.load(counted + row) != 0)
-            q_rows = rows(query, batch, head, at, head_dim, WIDTH)
-            s, _bend = logits(
-                q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, True, WIDE, PRECISION
-            )
-            distance = distances(at, of_keys, queries, keys, logits_.offset)
-            s = tl.where((distance >= low) & (distance <= high), s, HIDDEN)
-            acc += tl.sum(tl.exp2(s - norms(lse, row * heads + head, is_token(at))[:, None]), 0)
+        other = tl.load(visits.of_keys.other + meeting)
+        if lags is not None:
+            near, far = reach(coordinates(queries, other, QUERIES), of_keys, queries, keys, logits_.offset)
+            if (far >= lags.low) & (near <= lags.high):
+                acc += received(
+                    query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
+                    head_dim, WIDTH, QUERIES, RANK, TERMS, WIDE, PRECISION,
+                )  # fmt: skip
+        else:
+            acc += received(
+                query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
+                head_dim, WIDTH, QUERIES, RANK, TERMS, WIDE, PRECISION,
+            )  # fmt: skip
     tl.store(sums + (batch * keys.tokens + number(every, keys)) * heads + head, acc, mask=is_token(every))

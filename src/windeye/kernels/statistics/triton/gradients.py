@@ -81,8 +81,9 @@ def grad_query(
     entry = box + batch * visits.apart * visits.queries.boxes
     for meeting in range(tl.load(visits.of_queries.begin + entry), tl.load(visits.of_queries.begin + entry + 1)):
         other = tl.load(visits.of_queries.other + meeting)
-        of_keys = not_hidden(coordinates(visits.keys, other, KEYS), visits.keys, batch, logits_)
+        of_keys = coordinates(visits.keys, other, KEYS)
         k_rows = rows(key, batch, head // group, of_keys, head_dim, WIDTH)
+        of_keys = not_hidden(of_keys, visits.keys, batch, logits_)
         pull = pulled(
             q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
             FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
@@ -105,7 +106,7 @@ def grad_key(
     kv_head, batch = (plane % kv_heads).to(tl.int64), (plane // kv_heads).to(tl.int64)
     every = coordinates(visits.keys, box, KEYS)
     of_keys = not_hidden(every, visits.keys, batch, logits_)
-    k_rows = rows(key, batch, kv_head, of_keys, head_dim, WIDTH)
+    k_rows = rows(key, batch, kv_head, every, head_dim, WIDTH)
     acc = tl.zeros([k_rows.shape[0], WIDTH], WIDE)
     entry = box + batch * visits.apart * visits.keys.boxes
     begin, end = tl.load(visits.of_keys.begin + entry), tl.load(visits.of_keys.begin + entry + 1)

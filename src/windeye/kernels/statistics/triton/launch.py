@@ -15,14 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from windeye.kernels.softmax.triton.arguments import Side, View
-from windeye.kernels.softmax.triton.launch import LOG2E, width
-from windeye.kernels.softmax.triton.sizes import Sizes
+from windeye.kernels.softmax.triton.launch import LOG2E
+from windeye.kernels.softmax.triton.sizes import Sizes, width
 from windeye.kernels.statistics.passes import SUMS, Pass, Rows
 from windeye.kernels.statistics.relation import Runs
 from windeye.kernels.statistics.scores import Scores
 from windeye.kernels.statistics.triton.arguments import (
     Bias,
     Features,
+    Lags,
     Logits,
     Number,
     Pulls,
@@ -42,13 +43,17 @@ MOST_FEATURES = 64
 
 
 def sizes(scores: Scores, *, backward: bool) -> Sizes:
-    """Boxes that fit shared memory and registers; wide heads and wide types take smaller ones."""
-    wide = scores.query.shape[-1] * max(1, scores.query.dtype.itemsize // 2)
+    """Boxes for which the compiler keeps to shared memory, and to registers as far as it can; ``backward`` for columns,
+    too. Wide rows take smaller ones, and float32, whose products are three, smaller ones than half types."""
+    bytes_ = scores.query.dtype.itemsize
+    row, half = width(scores.query.shape[-1]) * bytes_, bytes_ == 2
+    if row > 512:
+        return Sizes(16, 16, 4, 1)
     if backward:
-        return Sizes(64, 64, 4, 2) if wide <= 128 else Sizes(32, 32, 4, 1)
-    if wide <= 128:
-        return Sizes(128, 64, 8, 3)
-    return Sizes(64, 32, 4, 2) if wide <= 512 else Sizes(32, 32, 4, 1)
+        return Sizes(64, 64 if row <= 128 else 32, 8, 2) if half and row <= 256 else Sizes(32, 32, 8, 1)
+    if half:
+        return Sizes(128, 64, 8, 3) if row <= 256 else Sizes(64, 32, 8, 2)
+    return Sizes(64, 32, 8, 2) if row <= 256 else Sizes(32, 32, 8, 1)
 
 
 @dataclass(eq=False)
@@ -111,10 +116,11 @@ class Work(Pass):
             return sums.zero_()
         counted = None if scores.rows is None else scores.rows.contiguous().view(torch.uint8)
         low, high = (max(-FAR, min(FAR, FAR if lag is None else lag)) for lag in lags)
+        counts = None if (low, high) == (-FAR, FAR) else Lags(low, high)
         visited, options = self._compiled(backward=True)
         with self._on_device():
             column_sums[(visited.keys.boxes * batch * heads,)](
-                *self._inputs(visited), visited, lse.contiguous(), counted, low, high, sums, *self._heads, **options
+                *self._inputs(visited), visited, lse.contiguous(), counted, counts, sums, *self._heads, **options
             )
         return sums
 

@@ -53,7 +53,7 @@ def add_tables(sums, weights, whole, q, k, queries, keys, offset, tables, TABLES
     place = distances(q, k, queries, keys, offset) - tables.first
     place = tl.minimum(tl.maximum(place, 0), tables.distances - 1)
     column = tl.arange(0, WIDTH)[None, :]
-    for table in range(TABLES):
+    for table in tl.static_range(TABLES):
         of = tables.base + table * tables.distances
         if far <= tl.load(tables.ends + 2 * table):
             more = tl.load(of) * whole
@@ -71,7 +71,7 @@ def pull_tables(pull, factors, row, q, k, queries, keys, offset, tables, TABLES:
     near, far = reach(q, k, queries, keys, offset)
     place = distances(q, k, queries, keys, offset) - tables.first
     place = tl.minimum(tl.maximum(place, 0), tables.distances - 1)
-    for table in range(TABLES):
+    for table in tl.static_range(TABLES):
         of = tables.base + table * tables.distances
         factor = tl.load(factors + row * TABLES + table, mask=is_token(q), other=0.0)[:, None]
         if far <= tl.load(tables.ends + 2 * table):

@@ -22,8 +22,10 @@ def take(
     """The running state after one more box of keys; sums are relative to the running maximum."""
     top, total, entropy, squares, distance, most, of_features, of_tables, top_score, top_key = state
     queries, keys = visits.queries, visits.keys
-    of_keys = not_hidden(coordinates(keys, other, KEYS), keys, batch, logits_)
+    of_keys = coordinates(keys, other, KEYS)
+    # All rows: which ones are wanted would have to be fetched before they are.
     k_rows = rows(key, batch, kv_head, of_keys, head_dim, WIDTH)
+    of_keys = not_hidden(of_keys, keys, batch, logits_)
     s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, MASKED, WIDE, PRECISION)
     highest = tl.max(s, 1)
     if sums.most is not None:

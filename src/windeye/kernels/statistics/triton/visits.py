@@ -75,7 +75,7 @@ def _meetings(
         return change.view(batch, rows, columns + 1).cumsum(dim=-1)[..., :-1]
 
     met = covered(start // keys, (stop + keys - 1) // keys) > 0
-    everyone = torch.bincount(row, minlength=rows)[:, None]
+    everyone = (tokens - queries * torch.arange(rows, device=start.device)).clamp(max=queries)[:, None]
     return met, covered((start + keys - 1) // keys, stop // keys) == everyone
 
 
