@@ -33,7 +33,7 @@ def test_every_picture_of_the_page_is_made(tmp_path):
     names = {path.name for path in (tmp_path / looked.IMAGES).iterdir()}
     assert names == {
         "look-query.png", "look-rectangles.png", "look-routes.png", "look-outputs.png", "look-spectra.svg",
-        "look-layers.png",
+        "look-layers.png", "look-dinat.png",
     }  # fmt: skip
     page = (looked.Path(__file__).parents[2] / "docs" / "look.md").read_text()
     assert all(f"images/{name}" in page for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from windeye.data import photograph
 from windeye.inspection.images import look
-from windeye.inspection.images.figures import pictures
+from windeye.inspection.images.figures import overview, pictures
+from windeye.models import create
 from windeye.models.vision import (
     BackboneConfig,
     ConvSpec,
@@ -92,13 +94,20 @@ def write(root: Path, path: Path, steps: int) -> None:
     for name, (stage, block) in SHOWN.items():
         seen = look(model, "astronaut", QUERY, stage=stage, block=block, name=path.stem)
         _save(root / IMAGES / f"look-{name}", pictures(seen)[name])
+    torch.manual_seed(SEED)
+    untrained = create("dinat_tiny").eval()
+    _save(root / IMAGES / "look-dinat", overview(look(untrained, "astronaut", QUERY)))
 
 
 def _save(path: Path, picture: Picture) -> None:
+    """256 colours are enough for a page, in a third of the bytes."""
     if picture.content.startswith("<svg"):
         path.with_suffix(".svg").write_text(picture.content)
-    else:
-        path.with_suffix(".png").write_bytes(base64.b64decode(picture.content.split(",", 1)[1]))
+        return
+    from PIL import Image
+
+    pixels = Image.open(io.BytesIO(base64.b64decode(picture.content.split(",", 1)[1])))
+    pixels.convert("RGB").quantize(256).save(path.with_suffix(".png"), optimize=True)
 
 
 if __name__ == "__main__":
