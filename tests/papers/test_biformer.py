@@ -102,6 +102,37 @@ def test_what_keeps_the_mark_is_counted_over_the_other_regions():
     assert max(blocks) <= some <= sum(blocks)
 
 
+def tokens_read(mixer, *, trains):
+    """Which tokens the output of the token (2, 3) depends on, as it is computed in training or afterwards."""
+    x = torch.randn(1, 12, 12, biformer.DIM, requires_grad=trains)
+
+    def output(x):
+        torch.manual_seed(0)
+        return mixer(x)[0, 2, 3]
+
+    if trains:
+        return torch.autograd.grad(output(x).sum(), x)[0][0].abs().sum(-1) > 0
+    with torch.no_grad():
+        moved = (x + torch.nn.functional.one_hot(torch.tensor(token), 144).reshape(12, 12, 1) for token in range(144))
+        return torch.stack([(output(other) != output(x)).any() for other in moved]).reshape(12, 12)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_controls_compute_with_the_regions_that_they_keep(trains):
+    def mixer(arm):
+        return biformer.Finder(arm).trunk.stages[0][1].mixer
+
+    own = tokens_read(mixer("own region"), trains=trains).nonzero().tolist()
+    assert own == [[2, 2], [2, 3], [3, 2], [3, 3]]
+    random = tokens_read(mixer("random regions"), trains=trains)
+    torch.manual_seed(0)
+    expected = torch.zeros(6, 6, dtype=torch.bool)
+    expected.view(-1)[torch.rand(1, 36, 36).topk(biformer.KEEP).indices[0, 6 + 1]] = True
+    expected = expected.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    expected[2, 3] = True  # its own query
+    assert torch.equal(random, expected)
+
+
 def test_precision_is_the_mean_over_ranks():
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.3]])
     for twins, expected in (([0, 1, 0, 0], 1.0), ([1, 0, 0, 0], 0.25), ([0, 1, 0, 1], (1 + 2 / 3) / 2)):
