@@ -1,5 +1,6 @@
 """Attention inside of groups: every way gives the same numbers and gradients; the fastest one is taken."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from windeye.nn.mixers import MIXERS, BiLevelRoutingMixer
 from windeye.nn.mixers.grouped import KEPT, Way, grouped_attention, way_of
+from windeye.nn.mixers.plan import attended
+from windeye.patterns import Routed
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 WAYS = get_args(Way)
@@ -124,8 +127,21 @@ def test_small_regions_are_copied_and_give_the_same(padding, train, monkeypatch)
         monkeypatch.setattr("windeye.nn.mixers.routing.MOST_COPIED", most)
         with torch.set_grad_enabled(train):
             out = layer(x)
-        assert (layer.plans(x)[0].copied is not None) == bool(most)
+        assert (layer.plans(x)[0].faster is not None) == bool(most)
         grads = torch.autograd.grad(out.square().sum(), list(layer.parameters())) if train else ()
         results.append((out, *grads))
     for copied, routed in zip(*results, strict=True):
         torch.testing.assert_close(copied, routed, **EXACT)
+
+
+@pytest.mark.parametrize("change", ["relation", "absent"])
+def test_a_plan_with_another_relation_leaves_the_copies_behind(change):
+    layer = BiLevelRoutingMixer(16, 4, regions=4, keep=3).double()
+    (plan,) = layer.plans(torch.randn(2, 8, 8, 16, dtype=torch.float64))
+    assert plan.faster is not None
+    new = {"relation": Routed(plan.relation.index[:, :, :1].contiguous(), 4), "absent": torch.rand(1, 8, 8) < 0.3}
+    changed = replace(plan, **{change: new[change]})
+    assert changed.faster is None
+    plain = replace(changed, copied=None)
+    assert torch.equal(attended(changed), attended(plain))
+    assert not torch.allclose(attended(changed), attended(plan))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from windeye.patterns import Blocks, Routed
+from windeye.patterns import Blocks, Pattern, Routed
 from windeye.patterns.pattern import per_axis
 from windeye.tokens import gather, merge, partition, windows
 
@@ -32,6 +32,8 @@ class Groups:
     """Positions, [batch, *grid_kv, heads, c] -> keys of each group, [batch, groups, *cells_kv, heads, c]."""
     absent: Bool[Tensor, "batch_or_1 groups *cells_kv"] | None = None
     """True hides a key from its group."""
+    told_as: tuple[Pattern, Tensor | None] | None = None
+    """The pattern, and the keys that it hides from all, whose relation this is once more."""
 
 
 def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.device) -> Groups:
@@ -69,4 +71,5 @@ def routed_as_groups(
         join=lambda x: merge(torch.unflatten(x, 2, size), grid),
         resample=kept,
         absent=None if absent is None else kept(absent.expand(len(pattern.index), -1, -1)[..., None])[..., 0],
+        told_as=(pattern, absent),
     )

@@ -41,12 +41,21 @@ class Plan:
     absent: Bool[Tensor, "batch_or_1 *grid_kv"] | None = None
     """True hides a position from every query; for patterns, as groups say it themselves."""
     copied: Groups | None = None
-    """The relation and ``absent`` once more as groups, where those run faster than the pattern."""
+    """The relation and ``absent`` once more as groups, where those run faster than the pattern. Groups that are told as
+    another relation, such as that of a plan which this one was made of, are not used."""
 
     @property
     def key_padding(self) -> Tensor | None:
         """``absent`` for every batch entry."""
         return None if self.absent is None else self.absent.expand(self.key.shape[:-2])
+
+    @property
+    def faster(self) -> Groups | None:
+        """``copied``, if it is this plan's relation."""
+        if self.copied is None or self.copied.told_as is None:
+            return None
+        pattern, absent = self.copied.told_as
+        return self.copied if pattern is self.relation and absent is self.absent else None
 
 
 def attended(
@@ -132,7 +141,7 @@ def _run(
 ) -> Tensor:
     if isinstance(plan.relation, Groups):
         return _grouped(plan.relation, plan, plan.query, plan.key, value, dropout_p, backend)
-    groups = (plan.copied or _cheaper(plan, dropout_p)) if backend == "auto" else None
+    groups = (plan.faster or _cheaper(plan, dropout_p)) if backend == "auto" else None
     pattern, grid, grid_kv = plan.relation, plan.query.shape[1:-2], plan.key.shape[1:-2]
 
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
