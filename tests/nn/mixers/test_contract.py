@@ -146,7 +146,7 @@ def test_copies_and_files_are_the_layer(spec):
 
 @every_mixer
 def test_a_spec_survives_as_data(spec):
-    assert MIXERS.from_dict(MIXERS.to_dict(spec)) == spec
+    assert MIXERS.from_dict(json.loads(json.dumps(MIXERS.to_dict(spec)))) == spec
 
 
 @every_mixer
