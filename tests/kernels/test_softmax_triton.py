@@ -5,7 +5,7 @@ from math import prod
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 import windeye
 from oracles.problems import PROBLEMS, Problem, gradients, inputs, problems, truth
@@ -96,7 +96,7 @@ def test_float32_is_multiplied_as_torch_is_told_to(monkeypatch):
 
 
 @settings(
-    max_examples=50 if DEVICE == "cuda" else 6,
+    max_examples=50 if DEVICE == "cuda" else 4,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -104,6 +104,23 @@ def test_float32_is_multiplied_as_torch_is_told_to(monkeypatch):
 @pytest.mark.usefixtures("small_boxes")
 def test_random_problems(problem):
     check(problem, torch.float32)
+
+
+@settings(
+    max_examples=50 if DEVICE == "cuda" else 3,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+@given(problem=problems())
+@pytest.mark.usefixtures("small_boxes")
+def test_random_bias_tables(problem):
+    """Over the whole grid, with the dilation of the pattern, where it has one."""
+    bound = problem.pattern.bind(problem.grid)
+    assume(bound.terms and "wrap" not in problem.pattern.spec)
+    dilation = tuple(min(term[axis].step for term in bound.terms) for axis in range(bound.rank))
+    assume(all(term[axis].step == dilation[axis] for term in bound.terms for axis in range(bound.rank)))
+    reach = tuple(-(-length // step) for length, step in zip(problem.grid, dilation, strict=True))
+    check(replace(problem, bias=reach, dilation=dilation), torch.float32)
 
 
 def dropped(backend, pattern, grid, bias=None):

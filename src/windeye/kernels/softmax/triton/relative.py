@@ -1,7 +1,6 @@
 """Relative bias tables on a GPU: the form in which kernels read them, and which sums of lanes make up their gradient.
 
-Boxes count tokens of one residue class, so a table is read in steps of the classes: where the dilation of an axis is
-larger than that, each offset is repeated for all differences that fall to it.
+A table counts offsets in dilations, and so do boxes, whose tokens are those of one residue class.
 """
 
 from __future__ import annotations
@@ -30,16 +29,13 @@ def argument(bound: Bound, bias: torch.Tensor) -> Bias:
         ValueError: it does not reach the farthest key, or an axis has several dilations.
     """
     check_reach(bound, bias.shape[1:])
-    repeats = _repeats(bound)
-    table = bias.detach().float() * LOG2E
-    for axis, count in enumerate(repeats):
-        table = table.repeat_interleave(count, dim=axis + 1)
-    sizes = _padded(table.shape[1:])
-    reach = _padded(tuple(n // 2 * count for n, count in zip(bias.shape[1:], repeats, strict=True)), 0)
-    strides = (sizes[1] * sizes[2], sizes[2], 1)
-    centre = sum(a * b for a, b in zip(reach, strides, strict=True))
     units = axis_classes(bound)
-    return Bias(table.contiguous(), prod(sizes), centre, units[0], units[1], units[2], strides[0], strides[1])
+    assert units[AXES - bound.rank :] == bias_steps(bound)  # without a wrap, keys lie dilations apart from their query
+    sizes = _padded(tuple(bias.shape[1:]))
+    strides = (sizes[1] * sizes[2], sizes[2], 1)
+    centre = sum(size // 2 * stride for size, stride in zip(sizes, strides, strict=True))
+    table = (bias.detach().float() * LOG2E).contiguous()
+    return Bias(table, prod(sizes), centre, units[0], units[1], units[2], strides[0], strides[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,25 +82,19 @@ def sums(bound: Bound, queries: int, keys: int, shape: int, offsets: tuple[int, 
     begin = np.concatenate([[0], np.cumsum(np.bincount(group.reshape(-1), minlength=len(kinds)))])
     sides = [(q.size, kv.size) for q, kv in zip(work.queries, work.keys, strict=True)]
     extents = tuple(1 << (q + kv - 2).bit_length() for q, kv in sides)
-    found = _found(kinds, extents, sides, _repeats(bound), offsets)
+    found = _found(kinds, extents, sides, offsets)
     narrow = [array.astype(np.int32) for array in (begin, q_box[order], kv_box[order])]
     return Sums(narrow[0], narrow[1], narrow[2], extents, found)
 
 
-def _found(
-    kinds: Places,
-    extents: tuple[int, ...],
-    sides: list[tuple[int, int]],
-    repeats: tuple[int, ...],
-    offsets: tuple[int, ...],
-) -> Places:
+def _found(kinds: Places, extents: tuple[int, ...], sides: list[tuple[int, int]], offsets: tuple[int, ...]) -> Places:
     """For each entry of the table the lanes of groups whose difference falls to it."""
     place: Places = np.zeros((len(kinds), 1, 1, 1), np.int64)
     known = np.ones_like(place, dtype=np.bool_)
-    for axis, (most, times, (q, kv)) in enumerate(zip(_padded(offsets), _padded(repeats), sides, strict=True)):
+    for axis, (most, (q, kv)) in enumerate(zip(_padded(offsets), sides, strict=True)):
         shape = [len(kinds), *(-1 if a == axis else 1 for a in range(AXES))]
         lane = np.arange(extents[axis])
-        entry = (kinds[:, axis, None] + lane - (q - 1)) // times + most // 2
+        entry = kinds[:, axis, None] + lane - (q - 1) + most // 2
         inside = (entry >= 0) & (entry < most) & (lane < q + kv - 1)
         place = place * most + entry.reshape(shape)
         known = known & inside.reshape(shape)
@@ -118,11 +108,5 @@ def _found(
     return found
 
 
-def _repeats(bound: Bound) -> tuple[int, ...]:
-    """Differences, in steps of the classes, per offset of each axis of the grid."""
-    classes = axis_classes(bound)[AXES - bound.rank :]
-    return tuple(step // of_axis for step, of_axis in zip(bias_steps(bound), classes, strict=True))
-
-
-def _padded(sizes: tuple[int, ...], fill: int = 1) -> tuple[int, ...]:
-    return (fill,) * (AXES - len(sizes)) + tuple(sizes)
+def _padded(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return (1,) * (AXES - len(sizes)) + sizes
