@@ -9,7 +9,7 @@ import triton.language as tl
 
 from windeye.kernels.softmax.triton.boxes import coordinates, is_token, number, rows, store_rows
 from windeye.kernels.statistics.triton.columns import norms
-from windeye.kernels.statistics.triton.linear import distances, features_of, pull_tables
+from windeye.kernels.statistics.triton.linear import distances, pull_features, pull_tables
 from windeye.kernels.statistics.triton.pairs import LN2, logits, not_hidden, product, value
 
 
@@ -28,8 +28,8 @@ def of_rows(factors, row, there):
 @triton.jit
 def pulled(
     q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
-    FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+    FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, RANK: tl.constexpr,
+    TERMS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """[queries, keys]: what the loss pulls at dot products, ``A (constant + entropy log A + squares A + ...)`` by the
     derivative of the cap."""
@@ -45,13 +45,11 @@ def pulled(
     if pulls.distance is not None:
         apart = tl.abs(distances(at, of_keys, visits.queries, visits.keys, logits_.offset))
         pull += of_rows(pulls.distance, row, there) * apart
-    if FEATURE_WIDTH > 1:
-        column = tl.arange(0, FEATURE_WIDTH)[None, :]
-        inside = there[:, None] & (column < features.size)
-        factors = tl.load(pulls.features + row[:, None] * features.size + column, mask=inside, other=0.0)
-        values = features_of(features, batch, of_keys, visits.keys, FEATURE_WIDTH)
-        if tl.max(tl.max(tl.abs(values), 1), 0) > 0:
-            pull += product(factors, tl.trans(values), SUM_PRECISION)
+    if FEATURE_PARTS > 0:
+        pull = pull_features(
+            pull, pulls.features, row, at, of_keys, batch, visits.keys, features,
+            FEATURE_PARTS, FEATURE_WIDTH, SUM_PRECISION,
+        )  # fmt: skip
     if TABLES > 0:
         pull = pull_tables(
             pull, pulls.tables, row, at, of_keys, visits.queries, visits.keys, logits_.offset, tables, TABLES
@@ -66,9 +64,9 @@ def pulled(
 @triton.jit
 def grad_query(
     query, key, logits_, visits, features, tables, pulls, scale, grad, heads, group,
-    FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr, WIDTH: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+    FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr,
+    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Of one box of queries."""
     box = tl.program_id(0) % visits.queries.boxes
@@ -86,7 +84,7 @@ def grad_query(
         of_keys = not_hidden(of_keys, visits.keys, batch, logits_)
         pull = pulled(
             q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
-            FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
+            FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
         )  # fmt: skip
         acc += product(pull.to(k_rows.dtype), finite(k_rows), PRECISION)
     store_rows(grad, row, is_token(at), acc * value(scale, WIDE), head_dim, WIDTH)
@@ -95,9 +93,9 @@ def grad_query(
 @triton.jit
 def grad_key(
     query, key, logits_, visits, features, tables, pulls, scale, grad, heads, group,
-    FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr, WIDTH: tl.constexpr,
-    QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr, WIDE: tl.constexpr,
-    PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+    FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr,
+    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Of one box of keys, over the query heads that share it."""
     box = tl.program_id(0) % visits.keys.boxes
@@ -118,7 +116,7 @@ def grad_key(
             q_rows = rows(query, batch, head, at, head_dim, WIDTH)
             pull = pulled(
                 q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
-                FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
+                FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
             )  # fmt: skip
             acc += product(tl.trans(pull.to(q_rows.dtype)), finite(q_rows), PRECISION)
     row = (batch * visits.keys.tokens + number(every, visits.keys)) * kv_heads + kv_head

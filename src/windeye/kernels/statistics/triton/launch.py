@@ -39,7 +39,7 @@ from windeye.kernels.statistics.triton.visits import tables_of, visits
 FAR = 2**30
 """A distance beyond all others."""
 MOST_FEATURES = 64
-"""Functions of the key of one walk; more take several."""
+"""Functions of the key at a time: more take several walks forward, several products backward."""
 
 
 def sizes(scores: Scores, *, backward: bool) -> Sizes:
@@ -132,7 +132,8 @@ class Work(Pass):
         if 0 in (scores.query.numel(), scores.key.numel()):
             return of_query.zero_(), of_key.zero_()
         visited, options = self._compiled(backward=True)
-        options |= self._linear_options(self.features.shape[-1])
+        count = self.features.shape[-1]
+        options |= self._linear_options(min(count, MOST_FEATURES)) | {"FEATURE_PARTS": -(-count // MOST_FEATURES)}
         given = [None if factor is None else factor.contiguous() for factor in factors]
         pulls = Pulls(lse.contiguous(), *given)  # type: ignore[arg-type]
         inputs = (*self._inputs(visited), visited, *self._linear(self.features), pulls, _number(scores.scale))
@@ -167,7 +168,9 @@ class Work(Pass):
             strides = [stride if size > 1 else 0 for stride, size in zip(numbers.stride(), numbers.shape, strict=True)]
             bias = Bias(numbers, *strides[:2])
         tabled = tables_of(scores.relation)  # type: ignore[arg-type]
-        hidden = None if tabled is None or tabled.hidden is None else tabled.hidden.contiguous().view(torch.uint8)
+        hidden = None if tabled is None or tabled.hidden is None else tabled.hidden
+        if hidden is not None:
+            hidden = hidden.expand(scores.batch, -1).contiguous().view(torch.uint8)
         logits = Logits(
             _number(scores.scale * LOG2E if cap is None else scores.scale / cap),
             None if cap is None else _number(cap * LOG2E), bias, hidden, scores.relation.offset,

@@ -14,9 +14,9 @@ FAR = tl.constexpr(1 << 30)
 
 
 @triton.jit
-def features_of(features, batch, k, keys, WIDTH: tl.constexpr):
-    """[keys, WIDTH], zero beyond what there is."""
-    column = tl.arange(0, WIDTH)
+def features_of(features, first, batch, k, keys, WIDTH: tl.constexpr):
+    """[keys, WIDTH] of them from ``first`` on, zero beyond what there is."""
+    column = first + tl.arange(0, WIDTH)
     inside = is_token(k)[:, None] & (column < features.size)[None, :]
     place = batch * features.batch + number(k, keys).to(tl.int64)[:, None] * features.size + column[None, :]
     return tl.load(features.base + place, mask=inside, other=0.0)
@@ -25,10 +25,25 @@ def features_of(features, batch, k, keys, WIDTH: tl.constexpr):
 @triton.jit
 def add_features(sums, weights, features, batch, k, keys, WIDTH: tl.constexpr, PRECISION: tl.constexpr):
     """Each query's sums after one more box of keys."""
-    values = features_of(features, batch, k, keys, WIDTH)
+    values = features_of(features, 0, batch, k, keys, WIDTH)
     if tl.max(tl.max(tl.abs(values), 1), 0) > 0:
         sums += product(weights, values, PRECISION)
     return sums
+
+
+@triton.jit
+def pull_features(
+    pull, factors, row, q, k, batch, keys, features, PARTS: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr
+):
+    """What factors of each row make of the features, some at a time, added to the pull at the pairs."""
+    for part in tl.static_range(PARTS):
+        values = features_of(features, part * WIDTH, batch, k, keys, WIDTH)
+        if tl.max(tl.max(tl.abs(values), 1), 0) > 0:
+            column = part * WIDTH + tl.arange(0, WIDTH)[None, :]
+            inside = is_token(q)[:, None] & (column < features.size)
+            own = tl.load(factors + row[:, None] * features.size + column, mask=inside, other=0.0)
+            pull += product(own, tl.trans(values), PRECISION)
+    return pull
 
 
 @triton.jit
