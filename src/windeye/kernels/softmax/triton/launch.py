@@ -116,6 +116,7 @@ class Call:
             "VALUE_WIDTH": width(p.value_dim), "QUERIES": tuple(axis.size for axis in work.queries),
             "KEYS": tuple(axis.size for axis in work.keys), "RANK": work.rank, "TERMS": work.terms,
             "PRECISION": precision(p), "num_warps": chosen.warps, "num_stages": chosen.stages,
+            "enable_fp_fusion": True,  # Triton is about to change what it does by itself
         }  # fmt: skip
 
     def tables(self, chosen: Sizes) -> Tables:
