@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from windeye.data import photograph
 from windeye.inspection.images import look
-from windeye.inspection.images.figures import overview, pictures
+from windeye.inspection.images.figures import PICTURES, overview
 from windeye.models import create
 from windeye.models.vision import (
     BackboneConfig,
@@ -93,7 +93,9 @@ def write(root: Path, path: Path, steps: int) -> None:
     model = trained(path, steps)
     for name, (stage, block) in SHOWN.items():
         seen = look(model, "astronaut", QUERY, stage=stage, block=block, name=path.stem)
-        _save(root / IMAGES / f"look-{name}", pictures(seen)[name])
+        picture = PICTURES[name](seen)
+        assert picture is not None
+        _save(root / IMAGES / f"look-{name}", picture)
     torch.manual_seed(SEED)
     untrained = create("dinat_tiny").eval()
     _save(root / IMAGES / "look-dinat", overview(look(untrained, "astronaut", QUERY)))

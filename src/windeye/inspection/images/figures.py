@@ -197,21 +197,22 @@ def outputs(seen: Look) -> Picture | None:
 
 def pictures(seen: Look) -> dict[str, Picture]:
     """Every picture that this look has, by the name of its file."""
-    found = {name: draw(seen) for name, draw in _OF_A_LAYER.items()}
+    found = {name: draw(seen) for name, draw in PICTURES.items()}
     several = len(seen.queries) > 1
     for number in range(len(seen.queries)):
         found[f"heads-{number}" if several else "heads"] = heads(seen, number)
-    found["layers"] = overview(seen)
     return {name: picture for name, picture in found.items() if picture is not None}
 
 
-_OF_A_LAYER: dict[str, Callable[[Look], Picture | None]] = {
+PICTURES: dict[str, Callable[[Look], Picture | None]] = {
     "query": kinds,
+    "layers": overview,
     "rectangles": rectangles,
     "routes": routes,
     "outputs": outputs,
     "spectra": spectra,
 }
+"""Those that there is at most one of."""
 
 
 def _draw(
