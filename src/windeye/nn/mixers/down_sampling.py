@@ -27,7 +27,8 @@ class GlobalDownSampling(nn.Module):
 
     The weights belong to one size of map. A map of another size is refused, or, with ``resize``, made bilinearly to
     that size, mixed, and the tokens made to the grid of its own; that is a bilinear interpolation of the weights in
-    both pairs of axes, whose rows keep their sums, so that constant maps stay constant.
+    both pairs of axes (at the rim up to the half of a tent that lies outside), whose rows keep their sums, so that
+    constant maps stay constant.
 
     Args:
         dim: channels.
