@@ -33,5 +33,5 @@ def pool(
         flat = F.pad(flat, (0, right, 0, bottom))
         pooled = F.avg_pool2d(flat, cell)
     else:
-        pooled = F.avg_pool2d(flat, cell, ceil_mode=bool(bottom or right))
+        pooled = F.avg_pool2d(flat, cell, ceil_mode=True)
     return pooled.permute(0, 2, 3, 1).reshape(x.shape[0], *pooled.shape[2:], *rest)

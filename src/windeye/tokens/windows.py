@@ -82,6 +82,7 @@ def merge(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # else what inference has cached could not be trained with
 def absent(
     grid: Pair, size: Pair, shift: Pair = (0, 0), device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "windows rows columns"] | None:
