@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from windeye.data.sequences import IGNORED
-from windeye.papers import hilo
+from windeye.papers import card, hilo, registry
 from windeye.papers.experiment import Run
 from windeye.papers.hilo import judgement, plan, scenes, training
 from windeye.papers.hilo.frequency import high_share
@@ -158,3 +158,12 @@ def test_it_is_opposite_only_if_both_lose_to_both_with_every_seed():
     low = {HALF: 0.7, MOST: 0.75}
     assert judgement.verdict(rows(accurate=low)) == "opposite"
     assert judgement.verdict(rows(accurate=low | {MOST: (0.7, 0.7, 0.775)})) == "not shown"
+
+
+def test_committed_evidence_follows_from_its_rows():
+    evidence = registry.evidence_of(card.find("hilo"))
+    assert evidence is not None
+    assert (evidence.rule, evidence.claim, evidence.limits) == (hilo.RULE, hilo.CLAIM, hilo.LIMITS)
+    assert evidence.verdict == judgement.verdict(evidence.rows)
+    assert evidence.checks == judgement.checks(evidence.rows)
+    assert evidence.seeds == hilo.SEEDS["default"]
