@@ -99,7 +99,7 @@ def width(dim: int) -> int:
 
 def _registers(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
     """Of a thread, for what a program sums up and for tiles of pairs, of which some live at once. Products of float32
-    take as much again for the three parts that they are made of."""
+    keep their factors in two parts each, and take three times as much."""
     row, value_row = width(problem.head_dim), width(problem.value_dim)
     pairs = chosen.queries * chosen.keys
     held = {
@@ -108,7 +108,7 @@ def _registers(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
         "grad_key_value": chosen.keys * (row + value_row) + 3 * pairs,
         "grad_bias": 4 * pairs,
     }
-    return held[kernel] * (2 if problem.dtype == torch.float32 else 1) // (32 * chosen.warps)
+    return held[kernel] * (3 if problem.dtype == torch.float32 else 1) // (32 * chosen.warps)
 
 
 def _shared(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
