@@ -156,6 +156,7 @@ class Work(Pass):
             **options, "head_dim": dim, "WIDTH": width(dim), "PRECISION": precision(scores),
             "WIDE": tl.float64 if self.wide == torch.float64 else tl.float32, "num_warps": chosen.warps,
             "num_stages": chosen.stages,
+            "enable_fp_fusion": True,  # Triton is about to change what it does by itself
         }  # fmt: skip
 
     def _inputs(self, visited: Visits) -> tuple[View, View, Logits]:
