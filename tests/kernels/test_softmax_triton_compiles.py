@@ -72,7 +72,7 @@ backend.backward(problem, q, q, v, *rest, out, lse, out, lse)
 """
 SHARED = {80: 163 << 10, 89: 99 << 10, 90: 227 << 10}
 """Bytes a block of threads may use: A100, L4 and RTX 40, H100."""
-SPILLED = {"bf16": 256, "fp16": 256, "fp32": 1024}
+SPILLED = {"bf16": 256, "fp16": 256, "fp32": 512}
 """Bytes of a thread: addresses that are fetched again, no tile. Products of float32 are three on tensor cores, for
 which the compiler keeps more than fits."""
 KERNELS = {"attention", "grad_query", "grad_key_value"}
@@ -98,4 +98,5 @@ def test_compiles_and_fits(capability, case, tmp_path):
         facts = f"{name}: {shared} bytes shared, {registers} registers, {spilled} bytes spilled, {ahead} fetches ahead"
         assert shared <= SHARED[capability], facts
         assert spilled <= SPILLED[case[0]], facts
-        assert ahead > 0, facts  # in vectors of 16 bytes, while products run
+        # In vectors of 16 bytes, while products run; rows of float32 that two products read either way round are not.
+        assert ahead > 0 or (case[0] == "fp32" and name == "grad_key_value"), facts
