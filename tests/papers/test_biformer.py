@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from windeye import Blocks
-from windeye.papers import biformer
+from windeye.papers import biformer, card, registry
 from windeye.papers.experiment import Run
 from windeye.report import Row
 
@@ -149,3 +149,12 @@ def test_a_smoke_run_has_every_arm():
     assert evidence.checks == biformer.checks(evidence.rows)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_committed_evidence_follows_from_its_rows():
+    evidence = registry.evidence_of(card.find("biformer"))
+    assert evidence is not None
+    assert (evidence.rule, evidence.claim, evidence.limits) == (biformer.RULE, biformer.CLAIM, biformer.LIMITS)
+    assert evidence.verdict == biformer.verdict(evidence.rows)
+    assert evidence.checks == biformer.checks(evidence.rows)
+    assert evidence.seeds == biformer.SEEDS["default"]
