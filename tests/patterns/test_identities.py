@@ -28,6 +28,13 @@ def test_a_window_of_the_whole_axis_is_full_attention_whatever_the_stride(bounda
     assert same(Neighborhood((2, 3, 4), stride=2), Full(), 2, 3, 4)
 
 
+def test_a_block_of_the_whole_axis_is_stripes_or_full_attention():
+    assert same(Blocks(-1), Full(), 7)
+    assert same(Blocks((-1, 3)), Blocks((5, 3)), 5, 8)
+    assert same(Blocks((-1, -1)), Full(), 3, 4)
+    assert np.array_equal(Blocks(-1).bind((4,), (9,)).mask().numpy(), Full().bind((4,), (9,)).mask().numpy())
+
+
 def test_a_causal_window_of_the_whole_sequence_is_causal_attention_whatever_the_stride():
     for length in LENGTHS:
         for stride in range(1, length + 1):

@@ -137,7 +137,7 @@ WRONG = {
     "documents on a picture": (lambda: Documents((12,)).bind((3, 4)), ValueError, "Documents is defined on a sequence"),
     "sinks on a picture": (lambda: Sinks(1).bind((3, 4)), ValueError, "Sinks is defined on a sequence"),
     "prefix on a picture": (lambda: Prefix(1).bind((3, 4)), ValueError, r"Prefix is defined on a sequence.*\(3, 4\)"),
-    "block of zero": (lambda: Blocks(0), ValueError, "size must be at least 1, got 0"),
+    "block of zero": (lambda: Blocks(0), ValueError, "size must be at least 1 or -1, got 0"),
     "shift of other axes": (lambda: Blocks(3, shift=(1, 1)).bind((6,)), ValueError, r"shift \(1, 1\) has 2 entries"),
     "halo as a float": (lambda: Halo(3, 1.5), TypeError, "halo must be an integer, got 1.5"),
     "tiles on one of two axes": (

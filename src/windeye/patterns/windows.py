@@ -153,7 +153,8 @@ class Sliding(Pattern):
 class Blocks(Pattern):
     """Non-overlapping blocks whose borders lie at multiples of ``size`` plus ``shift`` (Swin's windows).
 
-    Blocks at the rim may be smaller: with a shift they are exactly the regions that Swin's mask separates.
+    Blocks at the rim may be smaller: with a shift they are exactly the regions that Swin's mask separates. A size of -1
+    is the whole axis.
 
     Differs from: Swin, which pads the grid to whole windows and lets padded tokens be seen.
 
@@ -166,11 +167,12 @@ class Blocks(Pattern):
     shift: Axes = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", check_axes(self.size, "size", 1))
+        object.__setattr__(self, "size", check_axes(self.size, "size", 1, also=(-1,)))
         object.__setattr__(self, "shift", check_axes(self.shift, "shift", 0))
 
     def terms(self, grid: Grid, grid_kv: Grid) -> tuple[Term, ...]:
         size, shift = per_axis(self.size, len(grid), "size"), per_axis(self.shift, len(grid), "shift")
+        size = tuple(max(pair) if n == -1 else n for n, pair in zip(size, zip(grid, grid_kv, strict=True), strict=True))
         tables = []
         for axis, (queries, keys) in enumerate(zip(grid, grid_kv, strict=True)):
             if shift[axis] >= size[axis]:

@@ -163,3 +163,20 @@ def test_compiled_graphs_have_no_breaks(kind):
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x), **EXACT)
+
+
+@pytest.mark.parametrize("kind", ["full", "hilo", "neighborhood", "window"])
+def test_one_compiled_graph_serves_maps_of_all_sizes(kind):
+    layer, graphs = built(MIXERS[kind]()).eval(), []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend=backend)
+    with torch.no_grad():
+        for grid in ((9, 11), (13, 15), (21, 10), (16, 24), (28, 28)):
+            x = a_map(grid)
+            torch.testing.assert_close(compiled(x), layer(x), **EXACT)
+    assert len(graphs) == 1

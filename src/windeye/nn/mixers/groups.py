@@ -38,9 +38,14 @@ class Groups:
 
 def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.device) -> Groups:
     """The same relation as windows that are cut out."""
-    rows, columns = per_axis(pattern.size, 2, "size")
     down, right = per_axis(pattern.shift, 2, "shift")
-    size, shift = (rows, columns), (down, right)
+    shift = (down, right)
+    rows, columns = per_axis(pattern.size, 2, "size")
+    # A window that covers its axis need not be filled up.
+    size = (
+        grid[0] if rows == -1 or (rows > grid[0] and down == 0) else rows,
+        grid[1] if columns == -1 or (columns > grid[1] and right == 0) else columns,
+    )
     absent = windows.absent(grid, size, shift, device)
     return Groups(
         split=lambda x: windows.partition(x, size, shift),

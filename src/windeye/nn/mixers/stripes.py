@@ -72,7 +72,8 @@ class StripeMixer(TokenMixer):
         return () if self.stripe is None else ("columns",) * half + ("rows",) * half
 
     def plans(self, x: Float[Tensor, "batch height width dim"]) -> tuple[Plan, ...]:
-        sizes = self.stripes(x.shape[1], x.shape[2])
+        # Told without the size of the map: one pattern, and one compiled graph, for all.
+        sizes = ((-1, -1),) if self.stripe is None else ((-1, self.stripe), (self.stripe, -1))
         joint = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         scale = self.head_dim**-0.5
         plans = []

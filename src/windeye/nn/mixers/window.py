@@ -90,10 +90,14 @@ class WindowMixer(TokenMixer):
     def pattern(self, height: int, width: int) -> Blocks:
         """The windows on a map of this size."""
         (rows, columns), (down, right) = self.window, self.shift
-        if rows == columns and min(height, width) <= rows:
+        # Comparisons only, whose results are constants where sizes are traced.
+        if rows == columns and (height <= rows or width <= rows):
             return Blocks(min(height, width))
-        down, right = down * (height > rows), right * (width > columns)
-        return Blocks((min(rows, height), min(columns, width)), (down, right))
+        if height <= rows:
+            rows, down = height, 0
+        if width <= columns:
+            columns, right = width, 0
+        return Blocks((rows, columns), (down, right))
 
     def extra_repr(self) -> str:
         return f"{self.dim}, heads={self.heads}, window={self.window}, shift={self.shift}, pad_input={self.pad_input}"
