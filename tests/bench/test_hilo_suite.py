@@ -51,3 +51,10 @@ def test_parts_have_names_of_their_own():
     names = [name for name, _ in hilo.parts()]
     assert len(names) == len(set(names)) == len(hilo.CASES) + 1
     assert [name.split()[0] for name, _ in hilo.parts(quick=True)] == ["paper", "clean"]
+
+
+@pytest.mark.parametrize("case", hilo.CASES, ids=lambda case: case.name)
+def test_every_layer_can_be_made_for_every_case(case):
+    small = hilo.Case(1, case.side, case.dim, case.heads)
+    layers, x = hilo._layers(small)
+    assert {tuple(layer(x[:, :14, :14]).shape) for layer in layers.values()} == {(1, 14, 14, case.dim)}

@@ -51,7 +51,7 @@ class Case:
         return f"{self.batch} x {self.side}x{self.side} x {self.dim}"
 
 
-CASES = (Case(64, 14, 768, 12, paper=True), Case(16, 28, 192, 6), Case(16, 56, 96, 3))
+CASES = (Case(64, 14, 768, 12, paper=True), Case(16, 28, 192, 6), Case(16, 56, 128, 4))
 QUICK = (Case(2, 14, 768, 12, paper=True),)
 LAYERS: dict[str, Callable[[int, int], TokenMixer]] = {
     "full": FullMixer,
