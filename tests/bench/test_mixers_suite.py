@@ -9,9 +9,10 @@ from windeye.nn.mixers import MIXERS
 def test_every_kind_is_measured_against_its_textbook_form():
     case = mixers.QUICK[1]
     small = mixers.Case(case.batch, case.side, case.dim, train=True)
-    result = {"parts": {f"{kind}, {small.name}": mixers.measure(kind, small, 3) for kind in MIXERS}}
+    kinds = [kind for kind, spec in MIXERS.items() if spec.__module__.startswith("windeye.")]
+    result = {"parts": {f"{kind}, {small.name}": mixers.measure(kind, small, 3) for kind in kinds}}
     table = mixers.rows(result)
-    assert [row[0] for row in table] == list(MIXERS)
+    assert [row[0] for row in table] == kinds
     assert all(len(row) == len(mixers.COLUMNS) and row[4].endswith("x") for row in table)
     assert [row[0] for row in table if not row[5]] == ["full"]
 
