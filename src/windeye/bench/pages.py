@@ -6,11 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from windeye.bench import associative, decoding, floors, goals, lifetimes, recurrence, routing, softmax, statistics
+from windeye.bench import (
+    associative,
+    decoding,
+    floors,
+    goals,
+    hilo,
+    lifetimes,
+    mixers,
+    pools,
+    recurrence,
+    routing,
+    softmax,
+    statistics,
+)
 from windeye.bench.table import between, grid
 
 Result = dict[str, Any]
-SUITES = ("softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "routing")
+SUITES = (
+    "softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "routing", "mixers", "hilo", "pools",
+)  # fmt: skip
 SETTING = "batch 1, 8 heads x 64"
 
 
@@ -50,6 +65,9 @@ def performance(text: str, results: dict[str, Result]) -> str:
             "a forward pass",
             f"batch 1, {statistics.HEADS} heads ({statistics.KV_HEADS} of keys) x 64",
         ),
+        ("mixers", mixers, "a layer", "heads of 32"),
+        ("hilo", hilo, "a forward pass", "batches as named"),
+        ("pools", pools, "a training step", "batches as named"),
         ("routing", routing, "a forward pass, of both where said", f"heads of {routing.HEAD_DIM}"),
         ("decoding", decoding, "a token in one layer", SETTING),
     ):
