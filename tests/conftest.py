@@ -10,6 +10,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+def pytest_configure():
+    torch.set_num_threads(1)  # for fixtures of modules, which are made before those of functions
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed():
     torch.set_num_threads(1)
