@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from windeye.report import Recorder, machine, versions
+from windeye.report.writing import write_whole
 
 Part = tuple[str, Callable[[], Any]]
 
@@ -54,7 +55,4 @@ def run(
 
 def save(result: dict[str, Any], path: Path) -> None:
     """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(result, indent=1) + "\n")

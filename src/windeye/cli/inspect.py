@@ -149,11 +149,9 @@ def _loader() -> Callable[..., Any]:
 
 def _write(path: Path, seen: Inspection, effect: Effect | None) -> None:
     from windeye.inspection import report
+    from windeye.report.writing import write_whole
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(report(seen, _command(), effect))
-    partial.replace(path)
+    write_whole(path, report(seen, _command(), effect))
 
 
 def _command() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from windeye.compare.parts import Result
 from windeye.compare.tables import Table
 from windeye.report import Picture, html
+from windeye.report.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,11 @@ def page(result: Result, shown: Shown) -> str:
 
 def save(result: Result, folder: Path, shown: Shown) -> tuple[Path, Path]:
     """Write ``report.json`` and ``report.html``, whole or not at all; parts of an earlier result there are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
     json_path, html_path = folder / "report.json", folder / "report.html"
     if json_path.is_file():
         result = joined(json.loads(json_path.read_text()), result)
     for path, text in ((json_path, json.dumps(result, indent=1) + "\n"), (html_path, page(result, shown))):
-        partial = path.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(path)
+        write_whole(path, text)
     return json_path, html_path
 
 

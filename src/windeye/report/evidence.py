@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from windeye.report.writing import write_whole
+
 Verdict = Literal["shown", "not shown", "opposite"]
 VERDICTS: tuple[Verdict, ...] = ("shown", "not shown", "opposite")
 
@@ -113,10 +115,7 @@ class Evidence:
         facts = asdict(self)
         if not pictures:
             facts["pictures"] = ()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(facts, indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps(facts, indent=1) + "\n")
 
 
 def load(path: Path) -> Evidence:

@@ -15,6 +15,7 @@ from windeye.inspection.images.models import RANDOM
 from windeye.inspection.images.viewer import viewer
 from windeye.report import html
 from windeye.report.evidence import Picture
+from windeye.report.writing import write_whole
 
 _STYLE = """<style>
 .loud { background: #c0392b; color: #fff; padding: .5rem .9rem; border-radius: 4px }
@@ -31,9 +32,9 @@ def save(seen: Look, folder: Path, command: str = "") -> Path:
             earlier.unlink()
     for name, picture in found.items():
         _write_picture(folder / name, picture)
-    _replace(folder / "look.json", (json.dumps(seen.as_plain()) + "\n").encode())
+    write_whole(folder / "look.json", (json.dumps(seen.as_plain()) + "\n").encode())
     page = folder / "look.html"
-    _replace(page, report(seen, found, command).encode())
+    write_whole(page, report(seen, found, command).encode())
     return page
 
 
@@ -99,12 +100,6 @@ def _share(value: float) -> str:
 
 def _write_picture(path: Path, picture: Picture) -> None:
     if picture.content.startswith("<svg"):
-        _replace(path.with_suffix(".svg"), picture.content.encode())
+        write_whole(path.with_suffix(".svg"), picture.content.encode())
     else:
-        _replace(path.with_suffix(".png"), base64.b64decode(picture.content.split(",", 1)[1]))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+        write_whole(path.with_suffix(".png"), base64.b64decode(picture.content.split(",", 1)[1]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,6 +10,7 @@ from safetensors.torch import save
 
 from windeye.models.vision.backbone import BackboneConfig, HierarchicalBackbone
 from windeye.models.vision.vit import VisionTransformer, ViTConfig
+from windeye.report.writing import write_whole
 
 Backbone = HierarchicalBackbone | VisionTransformer
 KEY = "windeye.backbone"
@@ -35,14 +35,8 @@ def save_backbone(model: Backbone, path: str | Path) -> Path:
         (True, True)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(save(tensors, {KEY: json.dumps(model.config.to_dict())}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, save(tensors, {KEY: json.dumps(model.config.to_dict())}))
     return path
 
 
