@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from windeye.data.digits import scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, TokenMixerSpec, WindowSpec
 from windeye.papers.arms import each_arm
@@ -167,10 +168,7 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     Raises:
         ImportError: without scikit-learn.
     """
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    glyphs, labels = torch.from_numpy(found.images).float() / 16, torch.from_numpy(found.target).long()
+    glyphs, labels = scanned_digits()
     known = torch.arange(len(labels)) < FIRST_TEST
     first, second = (part & (labels < CLASSES) for part in (known, ~known))
     return (glyphs[first], labels[first]), (glyphs[second], labels[second])

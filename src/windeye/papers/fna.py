@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import windeye
+from windeye.data.digits import scanned_digits
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.patterns import Pattern
 from windeye.report import Check, Evidence, Picture, Row, Verdict
@@ -149,14 +150,8 @@ def digits() -> tuple[Float[Tensor, "images 8 8"], Int[Tensor, " images"]]:
     Raises:
         ImportError: scikit-learn is missing.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "the fna experiment reads the digits of scikit-learn: pip install 'windeye[experiments]'"
-        ) from error
-    found = load_digits()
-    return (torch.from_numpy(found.images).float() / 16 - 0.3) / 0.38, torch.from_numpy(found.target).long()
+    scans, values = scanned_digits()
+    return (scans - 0.3) / 0.38, values
 
 
 class Layer(nn.Module):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from windeye.data.digits import scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
 from windeye.nn.mixers import TokenMixerSpec, VSAMixer, VSASpec, WindowSpec
 from windeye.papers.arms import each_arm
@@ -106,11 +107,7 @@ def digits() -> tuple[Digits, Digits]:
     Raises:
         ImportError: without scikit-learn.
     """
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    glyphs = torch.from_numpy(found.images).float() / 16
-    labels = torch.from_numpy(found.target).long()
+    glyphs, labels = scanned_digits()
     return (
         Digits(glyphs[:FIRST_TEST], labels[:FIRST_TEST]),
         Digits(glyphs[FIRST_TEST:], labels[FIRST_TEST:]),

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from windeye.data import photograph
+from windeye.data.digits import mixed_digits
 
 SIDE, PATCH, GLYPH = 48, 6, 16
 """Pixels along a side of a scene, of a patch, and of a digit."""
@@ -40,11 +41,9 @@ def glyphs() -> tuple[Float[Tensor, "scans 16 16"], Int64[Tensor, " scans"]]:
     Raises:
         ImportError: without scikit-learn; names the extra.
     """
-    found = _sklearn().load_digits()
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    scans = torch.from_numpy(found.images / 16).float()[order]
+    scans, values = mixed_digits()
     large = F.interpolate(scans[:, None], GLYPH, mode="bilinear", align_corners=False)[:, 0]
-    return large, torch.from_numpy(found.target).long()[order]
+    return large, values
 
 
 @lru_cache(maxsize=2)

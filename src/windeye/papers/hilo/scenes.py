@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from windeye.data import photograph
+from windeye.data.digits import mixed_digits as digits
 from windeye.data.sequences import IGNORED
 
 SIDE, PATCH = 48, 4
@@ -20,22 +21,6 @@ TRAINED = 1297
 NOISE = 0.1
 SQUARE = 64
 """Side of the squares that a photograph is cut into."""
-
-
-@lru_cache(maxsize=1)
-def digits() -> tuple[Float[Tensor, "digits 8 8"], Int64[Tensor, " digits"]]:
-    """The 1797 scans of scikit-learn, from 0 to 1, and what they are, in an order fixed by a seed.
-
-    Raises:
-        ImportError: without scikit-learn; names the extra.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("scenes need scikit-learn: pip install 'windeye[experiments]'") from error
-    found = load_digits()
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    return torch.from_numpy(found.images / 16).float()[order], torch.from_numpy(found.target).long()[order]
 
 
 def scenes(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from windeye.data.digits import mixed_digits as digits
 
 GLYPH, SIDE, PATCH = 8, 48, 4
 """Sides of a scan, of a scene, which is as large as the large digit, and of a token, in pixels."""
@@ -16,22 +16,6 @@ INK = 0.4
 NOISE = 0.1
 TRAINED = 1297
 """Scans that training draws from; the other 500 are held out."""
-
-
-@lru_cache(maxsize=1)
-def digits() -> tuple[Float[Tensor, "digits 8 8"], Int64[Tensor, " digits"]]:
-    """The 1797 scans of scikit-learn, from 0 to 1, and what they are, in an order fixed by a seed.
-
-    Raises:
-        ImportError: without scikit-learn; names the extra.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError("scenes need scikit-learn: pip install 'windeye[experiments]'") from error
-    found = load_digits()
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    return torch.from_numpy(found.images / 16).float()[order], torch.from_numpy(found.target).long()[order]
 
 
 def stencil(scans: Float[Tensor, "number 8 8"]) -> Bool[Tensor, "number 48 48"]:
