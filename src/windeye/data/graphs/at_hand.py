@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from windeye.data.digits import scanned_digits
 from windeye.data.graphs.graph import Graph
 
 OTHER = "other"
@@ -106,22 +107,20 @@ def digits_neighbours(neighbours: int = 8) -> Graph:
         neighbours: how many nearest ones each digit is joined to, by Euclidean distance of grey values.
 
     Raises:
-        ImportError: without scikit-learn.
+        ImportError: without scikit-learn; names the extra.
 
     Example:
         >>> graph = digits_neighbours()
         >>> len(graph), round(graph.homophily, 2), graph.texts[0].split()[:3]
         (1797, 0.96, ['r0c3', 'r0c4', 'r1c2'])
     """
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    grey = torch.from_numpy(data.data) / 16
-    nearest = torch.cdist(grey, grey).fill_diagonal_(torch.inf).topk(neighbours, largest=False).indices
+    scans, labels = scanned_digits()
+    grey = scans.flatten(1)
+    precise = grey.double()
+    nearest = torch.cdist(precise, precise).fill_diagonal_(torch.inf).topk(neighbours, largest=False).indices
     edges = torch.stack((torch.arange(len(grey)).repeat_interleave(neighbours), nearest.flatten()), dim=1)
     texts = [_dark(row) for row in grey > 0.5]
-    labels = torch.from_numpy(data.target).long()
-    return Graph.of(edges, labels, [str(digit) for digit in range(10)], texts=texts, features=grey.float())
+    return Graph.of(edges, labels, [str(digit) for digit in range(10)], texts=texts, features=grey)
 
 
 def _dark(pixels: Tensor) -> str:
