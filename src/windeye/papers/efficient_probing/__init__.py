@@ -1,5 +1,12 @@
 """Efficient probing: a few queries straight against the tokens of a frozen masked autoencoder, for a third of what
-cross-attention trains."""
+cross-attention trains.
+
+The default budget is in its second run. The first, on seeds 0 to 2 with probes of 500 steps at the better of two rates,
+was not shown: eight gates of nine held, and 8 queries were 4.4 points below cross-attention. They had taken the higher
+rate in every seed, and on the scenes that choose of seed 0 they went on gaining at higher rates and with more steps. So
+probes of every arm now have 1,500 steps and the best of four rates, on seeds that no run and no pilot had seen. The
+rule is that of the first run, and these lines were written before the second.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,7 @@ from windeye.papers.efficient_probing.probes import Outcome, neighbours, probe
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.report import Evidence
 
-SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
+SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (3, 4, 5), "full": (0, 1, 2, 3, 4)}
 
 CLAIM = (
     "Learned queries straight against the tokens of a frozen encoder, each with its slice of one projection, probe it "
@@ -37,11 +44,14 @@ RULE = (
 LIMITS = (
     f"A toy: scenes of 48 x 48 pixels, 64 patches, {PLANS['default'].depth} blocks of width {PLANS['default'].dim}, "
     f"{PLANS['default'].masked_steps} steps of masked training on raw pixels (normalised ones teach little in so few), "
-    "three photographs as ground. Every probe takes the better of two rates on scenes that choose, and in the first "
-    "run efficient probing always took the higher one: more steps and higher rates may still bring it closer. Sizes, "
-    "steps and rates come from single runs of the cross-attention arm on another seed. The encoder that labels train "
-    "goes on from the masked one. Both attentive pools of this library pool before they project, so that the time of "
-    "a step says nothing about other people's cross-attention."
+    "three photographs as ground. The default budget is a second run. The first, on seeds 0 to 2 with probes of 500 "
+    f"steps at 0.005 or 0.02, was not shown: eight gates of nine held, but {MATCHED} had 4.4 points less than {HEADS}. "
+    "It had taken the higher rate in every seed and gained at higher ones, with more steps, on choosing scenes of seed "
+    f"0; so every arm now has {PLANS['default'].probe_steps:,} steps and the best of {len(PLANS['default'].rates)} "
+    "rates on scenes that choose, on new seeds, under the same rule. Sizes and steps of the encoders come from single "
+    "runs of the cross-attention arm on a seed that is not reported. The encoder that labels train goes on from the "
+    "masked one. Both attentive pools of this library pool before they project, so that the time of a step says "
+    "nothing about other people's cross-attention."
 )
 
 

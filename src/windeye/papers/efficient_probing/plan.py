@@ -65,8 +65,9 @@ class Plan:
     """Each probe takes the one of these that is best on the scenes that choose."""
 
 
+RATES = (5e-3, 2e-2, 6e-2, 2e-1)
 PLANS: dict[Budget, Plan] = {
     "smoke": Plan(16, 1, 2, 8, 4, 2, 1e-3, 2, 1e-3, 24, 12, 16, 8, 2, (1e-3, 1e-2)),
-    "default": Plan(64, 4, 4, 48, 64, 1500, 3e-3, 200, 1e-3, 6000, 800, 2000, 128, 500, (5e-3, 2e-2)),
-    "full": Plan(128, 4, 4, 64, 128, 15000, 1.5e-3, 3000, 1e-3, 30000, 4000, 8000, 256, 4000, (5e-3, 2e-2, 6e-2, 2e-1)),
+    "default": Plan(64, 4, 4, 48, 64, 1500, 3e-3, 200, 1e-3, 6000, 800, 2000, 128, 1500, RATES),
+    "full": Plan(128, 4, 4, 64, 128, 15000, 1.5e-3, 3000, 1e-3, 30000, 4000, 8000, 256, 4000, RATES),
 }
