@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ import golden
 from sites.decoders import HEADS, LAYERS, LAYOUTS, VOCAB, decoder, logits_of, prompts, tolerance
 from windeye.data.tasks import ContrastBatch
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM, TaylorSpec
+from windeye.sites import parts_of
 from windeye.sites.anatomy import anatomy, run_streams
 from windeye.sites.paths import Receivers, path_patching
 
@@ -232,6 +234,14 @@ class TestModels:
         with pytest.raises(ValueError, match=r"layer 1: the stream and what its heads write do not add up .* off by"):
             path_patching(model, prompts(), mlps="free")
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_blocks_are_the_layers_that_sessions_see(self, layout):
+        from windeye.hf import attach
+
+        model = decoder(layout)
+        with nullcontext() if layout.startswith("windeye") else attach(model):
+            assert tuple(block.layer for block in anatomy(model).blocks) == parts_of(model).layers
 
     def test_models_without_softmax_heads_are_refused(self):
         model = DecoderLM(DecoderConfig(VOCAB, 32, (TaylorSpec(),)))

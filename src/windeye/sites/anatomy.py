@@ -2,8 +2,8 @@
 
     mid = pre + sum_h z_h W_O^h + b_O       pre of the next block = mid + MLP(norm(mid))       logits = U norm(stream)
 
-The parts are those of `windeye.sites.parts`, with the maps in and out of each head. What was found is checked against
-the model's own numbers in every run: what does not add up is refused.
+Layers are those of `windeye.sites.parts`, with the maps in and out of each head. What was found is checked against the
+model's own numbers in every run: what does not add up is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from windeye.sites.parts import Layer, assemble
+from windeye.sites.parts import Layer, Parts, assemble, child
 from windeye.sites.replay import Body, OwnBody, TransformersBody
 
 Input = Literal["q", "k", "v"]
@@ -26,7 +26,6 @@ FUSED = ("qkv_proj", "c_attn")
 """Names of one map to queries, keys and values, in this order."""
 SEPARATE: tuple[tuple[Input, str], ...] = (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"))
 OUT = ("out_proj", "c_proj", "o_proj")
-NORM = ("mixer_norm", "ln_1", "input_layernorm")
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,23 @@ class Projection:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: attention that writes into the stream through ``out``, and an MLP, or none."""
+    """A layer with the maps of its attention: queries, keys and values from the normed stream, and ``out`` into it."""
 
-    norm: nn.Module
+    layer: Layer
     inputs: dict[Input, Projection]
     out: nn.Module
-    mlp_norm: nn.Module | None
-    mlp: nn.Module | None
+
+    @property
+    def norm(self) -> nn.Module:
+        """What attention reads the stream through."""
+        assert self.layer.norm is not None
+        return self.layer.norm
+
+    @property
+    def mlp(self) -> tuple[nn.Module, nn.Module] | None:
+        """What the MLP reads the stream through, and the MLP; or it has none."""
+        norm, mlp = self.layer.middle, self.layer.feed_forward
+        return None if norm is None or mlp is None else (norm, mlp)
 
     @property
     def heads(self) -> int:
@@ -71,9 +80,10 @@ class Block:
 
     def moved(self, mid: Tensor) -> Tensor:
         """What the MLP adds to a stream."""
-        if self.mlp is None or self.mlp_norm is None:
+        if self.mlp is None:
             return torch.zeros_like(mid)
-        moved: Tensor = self.mlp(self.mlp_norm(mid))
+        norm, mlp = self.mlp
+        moved: Tensor = mlp(norm(mid))
         return moved
 
 
@@ -138,7 +148,7 @@ def anatomy(model: nn.Module) -> Anatomy:
     if norm is None or not isinstance(weight, Tensor):
         raise ValueError(f"{type(model).__name__} has no norm and map to logits behind its blocks that are known")
     bias = getattr(head, "bias", None)
-    return Anatomy(_body(model, hosts[0]), blocks, norm, weight, bias if isinstance(bias, Tensor) else None)
+    return Anatomy(_body(parts), blocks, norm, weight, bias if isinstance(bias, Tensor) else None)
 
 
 def _known(module: nn.Module) -> bool:
@@ -150,12 +160,12 @@ def _known(module: nn.Module) -> bool:
 
 def _block(layer: Layer, number: int) -> Block:
     host: Any = layer.host
-    out, norm = _first(host, OUT), _first(layer.block, NORM)
-    if norm is None or (layer.feed_forward is None) != (layer.middle is None):
+    out: Any = child(host, OUT)
+    if layer.norm is None or (layer.feed_forward is None) != (layer.middle is None):
         raise ValueError(f"layer {number}, {type(layer.block).__name__}, has no known norms before attention and MLP")
     head_dim = host.head_dim
     heads = len(_rows_in(out)) // head_dim
-    fused = _first(host, FUSED)
+    fused = child(host, FUSED)
     if fused is not None:
         channels = _rows_in(fused).shape[1]
         kv_heads = (channels // head_dim - heads) // 2
@@ -170,11 +180,7 @@ def _block(layer: Layer, number: int) -> Block:
             name: Projection(module, 0, _rows_in(module).shape[1] // head_dim, head_dim)
             for name, module in maps.items()
         }
-    return Block(norm, inputs, out, layer.middle, layer.feed_forward)
-
-
-def _first(module: nn.Module | None, names: tuple[str, ...]) -> Any:
-    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+    return Block(layer, inputs, out)
 
 
 def _rows_in(linear: nn.Module) -> Float[Tensor, "channels_in channels_out"]:
@@ -184,12 +190,8 @@ def _rows_in(linear: nn.Module) -> Float[Tensor, "channels_in channels_out"]:
     return weight.t() if isinstance(linear, nn.Linear) else weight
 
 
-def _body(model: nn.Module, first_host: str) -> Body:
-    if hasattr(model, "hidden"):
-        return OwnBody(model)
-    path = first_host.split(".")
-    blocks = next(depth for depth, name in enumerate(path) if name.isdigit()) - 1
-    return TransformersBody(model.get_submodule(".".join(path[:blocks])))
+def _body(parts: Parts) -> Body:
+    return OwnBody(parts.root) if hasattr(parts.root, "hidden") else TransformersBody(parts.stack)
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,10 @@ def run_streams(
         for block in parts.blocks:
             hooks.before(block.norm, keep("pre"))
             hooks.before(block.out, keep("z"))
-            if block.mlp is not None and block.mlp_norm is not None:
-                hooks.before(block.mlp_norm, keep("mid"))
-                hooks.after(block.mlp, keep("mlp"))
+            if block.mlp is not None:
+                norm, mlp = block.mlp
+                hooks.before(norm, keep("mid"))
+                hooks.after(mlp, keep("mlp"))
         hooks.before(parts.final_norm, final.append)
         parts.body(ids)
     pre, last = seen["pre"], final[0]

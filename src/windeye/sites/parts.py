@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention", "mixer")
+BEFORE_ATTENTION = ("input_layernorm", "ln_1", "mixer_norm")
 FEED_FORWARD = ("mlp", "feed_forward", "ffn", "channel_mixer")
 BEFORE_FEED_FORWARD = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "channel_norm")
-"""Names of a block's parts in known architectures; the input of such a norm is the residual stream amid the block."""
+"""Names of a block's parts in known architectures; the inputs of its norms are the residual stream."""
 FINAL_NORM = ("norm", "ln_f", "final_layernorm", "final_layer_norm")
 EMBEDDING = ("embed_tokens", "wte", "embedding", "word_embeddings")
 
@@ -25,6 +26,8 @@ class Layer:
     block: nn.Module | None = None
     mixer: nn.Module | None = None
     """The module whose output is added to the residual stream."""
+    norm: nn.Module | None = None
+    """The module that reads the residual stream before attention."""
     feed_forward: nn.Module | None = None
     middle: nn.Module | None = None
     """The module that reads the residual stream between attention and feed-forward."""
@@ -36,6 +39,8 @@ class Parts:
 
     root: nn.Module
     layers: tuple[Layer, ...]
+    stack: nn.Module
+    """The module that holds the list of blocks; the root where none does."""
     heads: int | None = None
     embedding: nn.Module | None = None
     final_norm: nn.Module | None = None
@@ -87,7 +92,8 @@ def assemble(model: nn.Module, hosts: Sequence[str], heads: int | None = None) -
     layers = tuple(_layer(model, name) for name in hosts)
     if heads is None:
         heads = getattr(layers[0].host, "heads", None)
-    return Parts(model, layers, heads, _first(model, EMBEDDING), _final_norm(model, hosts), _output_of(model))
+    stack = _stack(model, hosts[0])
+    return Parts(model, layers, stack, heads, _first(model, EMBEDDING), child(stack, FINAL_NORM), _output_of(model))
 
 
 def _layer(model: nn.Module, name: str) -> Layer:
@@ -100,12 +106,18 @@ def _layer(model: nn.Module, name: str) -> Layer:
     block = model.get_submodule(".".join(path[:depth]))
     within = path[depth] if len(path) > depth else ""
     mixer = getattr(block, within) if within in ATTENTION and len(path) == depth + 1 else None
-    return Layer(host, block, mixer, _child(block, FEED_FORWARD), _child(block, BEFORE_FEED_FORWARD))
+    return Layer(
+        host, block, mixer,
+        norm=child(block, BEFORE_ATTENTION),
+        feed_forward=child(block, FEED_FORWARD),
+        middle=child(block, BEFORE_FEED_FORWARD),
+    )  # fmt: skip
 
 
-def _child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
+def child(module: nn.Module, names: Sequence[str]) -> nn.Module | None:
+    """The part of a module that has the first of some names that is there."""
     found = (getattr(module, name, None) for name in names)
-    return next((child for child in found if isinstance(child, nn.Module)), None)
+    return next((part for part in found if isinstance(part, nn.Module)), None)
 
 
 def _first(model: nn.Module, names: Sequence[str]) -> nn.Module | None:
@@ -113,11 +125,10 @@ def _first(model: nn.Module, names: Sequence[str]) -> nn.Module | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _final_norm(model: nn.Module, hosts: Sequence[str]) -> nn.Module | None:
-    """The norm beside the list of blocks."""
-    path = hosts[0].split(".")
+def _stack(model: nn.Module, host: str) -> nn.Module:
+    path = host.split(".")
     depth = next((d for d in range(len(path)) if path[d].isdigit()), 0)
-    return _child(model.get_submodule(".".join(path[: max(0, depth - 1)])), FINAL_NORM)
+    return model.get_submodule(".".join(path[: max(0, depth - 1)]))
 
 
 def _output_of(model: nn.Module) -> nn.Module | None:

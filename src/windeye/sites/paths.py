@@ -287,7 +287,7 @@ class _Sweep:
                 hooks.before(block.out, partial(_put, pick=pick, values=held.flatten(0, 1).flatten(-2)))
                 if self.mlps == "frozen" and block.mlp is not None:
                     frozen = self.clean.mlp[layer].repeat(copies, 1, 1)
-                    hooks.after(block.mlp, partial(_put, pick=pick, values=frozen))
+                    hooks.after(block.mlp[1], partial(_put, pick=pick, values=frozen))
             if self.receivers == "logits":
                 return {LOGITS: self._final(copies)}
             for layer in self.receivers.layers:
