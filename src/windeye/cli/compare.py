@@ -60,6 +60,11 @@ def vision(
         str, typer.Option(help="fashion-mnist, made-scenes, or a folder with a folder of images per class.")
     ] = "fashion-mnist",
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels; default the budget's.")] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Rates joined by commas; each mixer takes its best. Default one for all."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Of training; default the budget's.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many; default the budget's.")] = None,
     budget: Annotated[str, typer.Option(help="smoke (seconds), default (most of an hour) or full (days).")] = "default",
     parts: Annotated[str, typer.Option(help="Of accuracy, speed.")] = "accuracy,speed",
@@ -80,13 +85,16 @@ def vision(
         mixers=mixers,
         data=None if data == "fashion-mnist" else data,
         size=size,
+        rates=rates,
+        steps=steps,
         seeds=seeds,
         budget=budget,
         parts=parts,
     )
     work = partial(
-        run, _listed(mixers), _listed(parts) or [], data=data, size=size, budget=_checked(budget), seeds=seeds,
-        device=device, folder=out, command=f"windeye compare vision {words}",
+        run, _listed(mixers), _listed(parts) or [], data=data, size=size, rates=_numbers("rates", rates),
+        steps=steps, budget=_checked(budget), seeds=seeds, device=device, folder=out,
+        command=f"windeye compare vision {words}",
     )  # fmt: skip
     _report(work, SHOWN, out, as_json=as_json, open_report=open_report)
 
@@ -136,6 +144,14 @@ def _checked(budget: str) -> Budget:
 
 def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(name: str, text: str | None) -> list[float] | None:
+    with bad_input():
+        try:
+            return None if text is None else [float(word) for word in _listed(text) or []]
+        except ValueError:
+            raise ValueError(f"--{name} must be numbers joined by commas, such as 3e-3,1e-2, got {text!r}") from None
 
 
 def _print(result: Result, shown: Shown, html_path: Path) -> None:

@@ -13,8 +13,8 @@ from windeye.compare.sequence import page as sequence
 from windeye.compare.vision import page as vision
 
 IMAGES = Path("docs") / "images"
-SHOWN: dict[str, Shown] = {"sequence": sequence.SHOWN, "vision": vision.SHOWN}
-"""Comparisons by their name in files."""
+SHOWN: dict[str, Shown] = {"sequence": sequence.SHOWN, "vision": vision.SHOWN, "vision-scenes": vision.SHOWN}
+"""Comparisons by their name in files. What stands behind a hyphen tells the parts of a second run from the first's."""
 
 
 def committed(root: Path) -> dict[str, Result]:
@@ -23,21 +23,32 @@ def committed(root: Path) -> dict[str, Result]:
     return {name: json.loads(path.read_text()) for name, path in files.items() if path.is_file()}
 
 
-def comparison(text: str, result: Result, shown: Shown) -> str:
+def comparison(text: str, name: str, result: Result) -> str:
     """The page with the arms of a comparison and the table of every part between their marks.
 
     Raises:
         ValueError: the marks are missing.
     """
-    name = result["comparison"]
-    arms = grid(("mechanism", "is"), list(result["arms"].items()))
-    text = between(text, arms, f"<!-- {name} -->", f"<!-- end of {name} -->")
+    if name == result["comparison"]:
+        arms = grid(("mechanism", "is"), list(result["arms"].items()))
+        text = between(text, arms, f"<!-- {name} -->", f"<!-- end of {name} -->")
+    shown = SHOWN[name]
     for part in shown.headings:
         if part in result["parts"]:
-            found = result["parts"][part]
+            found, mark = result["parts"][part], marked(part, name)
             inner = f"{grid(*shown.table(part, found))}\n\n{source(found)}"
-            text = between(text, inner, f"<!-- {part} -->", f"<!-- end of {part} -->")
+            text = between(text, inner, f"<!-- {mark} -->", f"<!-- end of {mark} -->")
     return text
+
+
+def marked(part: str, name: str) -> str:
+    """What a part is called on the page and in the names of its pictures.
+
+    Example:
+        >>> marked("accuracy", "vision"), marked("accuracy", "vision-scenes")
+        ('accuracy', 'accuracy-scenes')
+    """
+    return "-".join((part, *name.split("-")[1:]))
 
 
 def source(found: dict[str, Any]) -> str:
@@ -54,12 +65,11 @@ def write(root: Path) -> None:
     """Bring the page and its pictures up to date."""
     page = root / "docs" / "compare.md"
     for name, result in committed(root).items():
-        shown = SHOWN[name]
-        page.write_text(comparison(page.read_text(), result, shown))
+        page.write_text(comparison(page.read_text(), name, result))
         for part, found in result["parts"].items():
-            for place, picture in enumerate(shown.pictures(part, found)):
+            for place, picture in enumerate(SHOWN[name].pictures(part, found)):
                 which = f"-{place + 1}" if place else ""
-                (root / IMAGES / f"compare-{part}{which}.svg").write_text(picture.content)
+                (root / IMAGES / f"compare-{marked(part, name)}{which}.svg").write_text(picture.content)
 
 
 if __name__ == "__main__":

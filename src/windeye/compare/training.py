@@ -96,9 +96,17 @@ def _point(row: Row) -> Point:
 def chosen(rates: tuple[float, ...], run: Callable[[float, Tell], tuple[float, int]], tell: Tell) -> Choice:
     """The best of several rates: the highest score, of equal ones the fewest steps, of equal ones the smallest rate.
 
-    ``run(rate, tell)`` trains on the pilot's seed and gives a score (higher is better) and the steps it took.
+    ``run(rate, tell)`` trains on the pilot's seed and gives a score (higher is better) and the steps it took. A rate
+    alone is taken untried.
+
+    Example:
+        >>> found = chosen((0.1, 0.2, 0.3), lambda rate, tell: (min(rate, 0.2), 5), silent)
+        >>> found["rate"], found["scores"]
+        (0.2, [0.1, 0.2, 0.2])
     """
     began = time.process_time()
+    if len(rates) == 1:
+        return Choice(rate=rates[0], rates=list(rates), scores=[], steps=[], seconds=0.0)
     found = [
         run(rate, lambda share, done=done: tell((done + share) / len(rates)))  # type: ignore[misc]
         for done, rate in enumerate(rates)

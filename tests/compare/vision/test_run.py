@@ -22,6 +22,10 @@ def windeye(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
+def never(*_arguments, **_options):
+    raise AssertionError("done again")
+
+
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
@@ -70,10 +74,7 @@ def test_the_model_of_every_arm_is_left_trained(smoke):
 
 
 def test_finished_pieces_are_read_back_to_the_bit(smoke, monkeypatch):
-    def never(*_arguments, **_options):
-        raise AssertionError("done again")
-
-    for name in ("train_arm", "seconds", "peaks"):
+    for name in ("choose_rate", "train_arm", "seconds", "peaks"):
         monkeypatch.setattr(f"windeye.compare.vision.run.{name}", never)
     again = run(SOME, data="made-scenes", budget="smoke", folder=smoke[2])
     for part in PARTS:
@@ -95,13 +96,14 @@ def test_the_page_shows_pictures_and_a_table_of_every_part(smoke):
 def test_accuracy_is_listed_from_the_best():
     def arm(*accuracies):
         runs = [{"accuracy": a, "steps": 5, "seconds": 0.4, "diverged": a < 0.2} for a in accuracies]
-        return {"parameters": 1234, "multiply_adds": 2_500_000, "pairs": 3000, "runs": runs}
+        choice = {"rate": 0.006}
+        return {"parameters": 1234, "multiply_adds": 2_500_000, "pairs": 3000, "choice": choice, "runs": runs}
 
     found = {"plan": {"batch_size": 10}, "results": {"arms": {"a": arm(0.1, 0.2), "b": arm(1.0, 1.0)}}}
     _, rows = table("accuracy", found)
     assert rows == [
-        ("b", "100.0 ± 0.0 %", "1,234", "2.5", "3", "8.00"),
-        ("a (1 of 2 diverged)", "15.0 ± 7.1 %", "1,234", "2.5", "3", "8.00"),
+        ("b", "100.0 ± 0.0 %", "0.006", "1,234", "2.5", "3", "8.00"),
+        ("a (1 of 2 diverged)", "15.0 ± 7.1 %", "0.006", "1,234", "2.5", "3", "8.00"),
     ]
 
 
@@ -139,20 +141,49 @@ def test_what_was_finished_before_ctrl_c_is_kept(tmp_path, monkeypatch):
     done = []
     real = module.train_arm
 
-    def stopping(arm, *rest):
+    def stopping(arm, *rest, **options):
         if len(done) == 1:
             raise KeyboardInterrupt
         done.append(arm.name)
-        return real(arm, *rest)
+        return real(arm, *rest, **options)
 
     words = ("compare", "vision", "--budget", "smoke", "--mixers", "none", "--data", "made-scenes", "--out", tmp_path)
     monkeypatch.setattr(module, "train_arm", stopping)
     stopped = windeye(*words, "--parts", "accuracy")
     assert stopped.exit_code == 130
     assert "run again to go on" in " ".join(stopped.stderr.split())
-    monkeypatch.setattr(module, "train_arm", lambda arm, *rest: done.append(arm.name) or real(arm, *rest))
+
+    def going_on(arm, *rest, **options):
+        done.append(arm.name)
+        return real(arm, *rest, **options)
+
+    monkeypatch.setattr(module, "train_arm", going_on)
     assert windeye(*words, "--parts", "accuracy").exit_code == 0
     assert done == ["full", "none"]
+
+
+def test_every_mixer_takes_a_rate_of_its_own_from_those_that_are_named(tmp_path, monkeypatch):
+    from windeye.compare.vision import run as module
+
+    real, taken = module.train_arm, []
+
+    def watched(arm, *rest, rate):
+        taken.append((arm.name, rate))
+        return real(arm, *rest, rate=rate)
+
+    monkeypatch.setattr(module, "train_arm", watched)
+    words = ("compare", "vision", "--budget", "smoke", "--mixers", "none", "--data", "made-scenes", "--json")
+    done = windeye(*words, "--parts", "accuracy", "--rates", "1e-2,3e-3", "--steps", "1", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["parts"]["accuracy"]
+    choices = {name: arm["choice"] for name, arm in found["results"]["arms"].items()}
+    assert all(choice["rates"] == [0.01, 0.003] and len(choice["scores"]) == 2 for choice in choices.values())
+    assert taken == [(name, choice["rate"]) for name, choice in choices.items()]
+    assert (found["plan"]["rates"], found["plan"]["steps"]) == ([0.01, 0.003], 1)
+    assert found["command"].endswith("--rates 1e-2,3e-3 --steps 1 --budget smoke --parts accuracy")
+    monkeypatch.setattr(module, "choose_rate", never)  # the trials are read back, too
+    again = windeye(*words, "--parts", "accuracy", "--rates", "1e-2,3e-3", "--steps", "1", "--out", tmp_path)
+    assert json.loads(again.stdout)["parts"]["accuracy"]["results"] == found["results"]
 
 
 def test_pictures_of_ones_own_are_trained_on(tmp_path):
@@ -190,6 +221,9 @@ def test_data_that_cannot_be_fetched_are_told_with_what_helps(tmp_path, monkeypa
         (("--budget", "huge"), "--budget must be one of smoke, default, full, got 'huge'"),
         (("--seeds", "0"), "seeds must be at least 1, got 0"),
         (("--size", "4"), "side must be at least 8, got 4"),
+        (("--rates", "quick"), "--rates must be numbers joined by commas, such as 3e-3,1e-2, got 'quick'"),
+        (("--rates", ","), "rates must name at least one learning rate above 0, got ()"),
+        (("--steps", "0"), "steps must be at least 1, got 0"),
         (("--data", "imagenet"), "data must be one of fashion-mnist, made-scenes, or a folder"),
         (("--device", "gpu"), "device must be cpu or cuda, got 'gpu'"),
         pytest.param(

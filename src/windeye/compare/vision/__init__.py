@@ -5,8 +5,8 @@
 True
 """
 
-from windeye.compare.vision.accuracy import AccuracyPlan, Outcome, train_arm
+from windeye.compare.vision.accuracy import AccuracyPlan, Outcome, choose_rate, train_arm
 from windeye.compare.vision.arms import Arm, arms, selected
 from windeye.compare.vision.skeleton import Skeleton
 
-__all__ = ["AccuracyPlan", "Arm", "Outcome", "Skeleton", "arms", "selected", "train_arm"]
+__all__ = ["AccuracyPlan", "Arm", "Outcome", "Skeleton", "arms", "choose_rate", "selected", "train_arm"]

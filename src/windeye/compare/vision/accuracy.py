@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from windeye.compare.training import Tell, check_seed, silent, trained
+from windeye.compare.training import PILOT, Choice, Tell, check_seed, chosen, silent, trained
 from windeye.compare.vision.arms import Arm
 from windeye.compare.vision.images import Images, Labelled, scaled
 from windeye.compare.vision.skeleton import Skeleton
@@ -27,8 +28,9 @@ class AccuracyPlan:
         skeleton: of all arms.
         data: a name of `windeye.compare.vision.images.NAMED`, or the path of a folder.
         steps, batch_size: of training.
-        rate: peak learning rate, one for all arms. Of 3e-3, 6e-3 and 1e-2 the default was best for full attention after
-            140 steps, on a seed and on pictures that are not reported.
+        rates: peak learning rates; of several each arm takes the one that is best on the pilot's seed. Of 3e-3, 6e-3
+            and 1e-2 the default was best for full attention after 140 steps on Fashion-MNIST, on a seed and on pictures
+            that are not reported.
         every: steps between looks at the first ``watched`` test pictures; the whole test comes at the end.
 
     Raises:
@@ -39,13 +41,17 @@ class AccuracyPlan:
     data: str = "fashion-mnist"
     steps: int = 400
     batch_size: int = 32
-    rate: float = 6e-3
+    rates: tuple[float, ...] = (6e-3,)
     every: int = 50
     watched: int = 1000
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "every", "watched"):
             check_integer(name, getattr(self, name), 1)
+        if not self.rates or not all(0 < rate < math.inf for rate in self.rates):
+            raise ValueError(f"rates must name at least one learning rate above 0, got {self.rates}")
+        if len(set(self.rates)) < len(self.rates):
+            raise ValueError(f"rates must differ, got {self.rates}")
 
 
 class Look(TypedDict):
@@ -88,6 +94,8 @@ def train_arm(
     save_to: Path | None = None,
     device: str = "cpu",
     tell: Tell = silent,
+    *,
+    rate: float,
 ) -> Outcome:
     """Train an arm and test it.
 
@@ -99,6 +107,7 @@ def train_arm(
         save_to: a file for the trained model.
         device: where it is trained.
         tell: called with the share that is done.
+        rate: peak learning rate, as `choose_rate` finds it.
 
     Raises:
         ValueError: a seed below 0.
@@ -108,7 +117,7 @@ def train_arm(
         >>> images = Images("two", ("dark", "light"), *[Labelled(torch.tensor([0, 255]).byte().reshape(2, 1, 1, 1)
         ...                 .expand(2, 1, 16, 16), torch.tensor([0, 1]))] * 2)
         >>> plan = AccuracyPlan(Skeleton(16, dims=(8, 8), heads=(1, 1)), steps=30, batch_size=2, every=30)
-        >>> train_arm(arms()["window"], images, plan, seed=0)["accuracy"]
+        >>> train_arm(arms()["window"], images, plan, seed=0, rate=6e-3)["accuracy"]
         1.0
     """
     check_seed(seed)
@@ -126,7 +135,7 @@ def train_arm(
         return found
 
     points, diverged = trained(
-        model, images.batches(plan.batch_size, seed), steps=plan.steps, every=plan.every, rate=plan.rate, score=look,
+        model, images.batches(plan.batch_size, seed), steps=plan.steps, every=plan.every, rate=rate, score=look,
         enough=None, tell=tell,
     )  # fmt: skip
     history = [
@@ -142,6 +151,24 @@ def train_arm(
         seconds=looks[-1],
         history=history,
     )
+
+
+def choose_rate(arm: Arm, images: Images, plan: AccuracyPlan, device: str = "cpu", tell: Tell = silent) -> Choice:
+    """The plan's rate that suits an arm best: trained in full with each, on a seed that is not reported.
+
+    What is scored are training pictures that were held out; the pictures of the test are not seen.
+    """
+    pilot = images.pilot()
+
+    def run(rate: float, tell: Tell) -> tuple[float, int]:
+        model = plan.skeleton.build(arm, PILOT, in_chans=images.channels, classes=len(images.classes)).to(device)
+        points, _ = trained(
+            model, pilot.batches(plan.batch_size, PILOT), steps=plan.steps, every=plan.steps, rate=rate,
+            score=lambda module: accuracy(module, pilot.test), enough=None, tell=tell,
+        )  # fmt: skip
+        return points[-1]["score"], points[-1]["step"]
+
+    return chosen(plan.rates, run, tell)
 
 
 def accuracy(model: nn.Module, examples: Labelled, size: int = 250) -> float:

@@ -14,9 +14,11 @@ from torch.nn import functional
 from windeye.compare.vision.folder import read_folder
 from windeye.compare.vision.scenes import made_scenes
 from windeye.data import assets
-from windeye.data.sequences import Epochs, Sequences
+from windeye.data.sequences import Epochs, Sequences, derived_seed
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HELD_OUT = 10
+"""Where rates are chosen, one training picture of so many is held out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,15 @@ class Images:
     def first(self, count: int) -> Images:
         """The same with the first test pictures alone."""
         return replace(self, test=Labelled(self.test.images[:count], self.test.labels[:count]))
+
+    def pilot(self) -> Images:
+        """Training pictures alone, of which a tenth takes the place of the test."""
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(derived_seed("held out")))
+        held = max(1, len(order) // HELD_OUT)
+        test, train = (
+            Labelled(self.train.images[rows], self.train.labels[rows]) for rows in (order[:held], order[held:])
+        )
+        return replace(self, train=train, test=test)
 
     def facts(self) -> dict[str, str | int]:
         """What a report says of them."""

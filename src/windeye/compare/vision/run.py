@@ -12,7 +12,7 @@ import torch
 
 from windeye.compare.parts import Asked, Progress, Result, check_asked, ran
 from windeye.compare.pieces import Pieces
-from windeye.compare.vision.accuracy import AccuracyPlan, train_arm, weight
+from windeye.compare.vision.accuracy import AccuracyPlan, choose_rate, train_arm, weight
 from windeye.compare.vision.arms import Arm, selected
 from windeye.compare.vision.folder import listed
 from windeye.compare.vision.images import NAMED, check_data, images_of
@@ -42,7 +42,7 @@ PLANS: dict[Budget, Plan] = {
     ),
     "default": Plan(AccuracyPlan(), SpeedPlan(), 3),
     "full": Plan(
-        AccuracyPlan(Skeleton(dims=(64, 128), heads=(4, 8)), steps=9000, batch_size=128, rate=2e-3, every=450),
+        AccuracyPlan(Skeleton(dims=(64, 128), heads=(4, 8)), steps=9000, batch_size=128, rates=(2e-3,), every=450),
         SpeedPlan(Skeleton(dims=(64, 128), heads=(4, 8)), sides=(32, 64, 128, 256, 512), most_seconds=120.0),
         5,
     ),
@@ -70,6 +70,8 @@ def run(
     *,
     data: str = "fashion-mnist",
     size: int | None = None,
+    rates: Sequence[float] | None = None,
+    steps: int | None = None,
     budget: Budget = "default",
     seeds: int | None = None,
     device: str = "cpu",
@@ -85,6 +87,9 @@ def run(
             one.
         data: "fashion-mnist", "made-scenes", or a folder with a folder of images per class.
         size: side of the images in pixels, default the plan's.
+        rates: peak learning rates, default the plan's one for all. Of several each arm takes the one that is best on
+            training pictures that are held out, on a seed that is not reported.
+        steps: of training, default the plan's.
         budget: "smoke" takes seconds and proves the machinery, "default" most of an hour, "full" days or a GPU.
         seeds: how many; default the budget's.
         device: where it is trained.
@@ -94,7 +99,8 @@ def run(
         progress: called with what is being done and the share that is done.
 
     Raises:
-        ValueError, TypeError: an unknown mixer, part, budget, data or device, or no part or seed; says what there is.
+        ValueError, TypeError: an unknown mixer, part, budget, data or device, or no part, rate, step or seed; says what
+            there is.
         windeye.data.AssetUnavailable: the pictures are not here and cannot be fetched.
 
     Example:
@@ -108,9 +114,14 @@ def run(
     plan, chosen = PLANS[budget], selected(mixers)
     if seeds is not None:
         check_integer("seeds", seeds, 1)
+    trained = replace(plan.accuracy, data=data)
     if size is not None:
-        plan = replace(plan, accuracy=replace(plan.accuracy, skeleton=replace(plan.accuracy.skeleton, side=size)))
-    plan = replace(plan, accuracy=replace(plan.accuracy, data=data))
+        trained = replace(trained, skeleton=replace(trained.skeleton, side=size))
+    if rates is not None:
+        trained = replace(trained, rates=tuple(rates))
+    if steps is not None:
+        trained = replace(trained, steps=steps)
+    plan = replace(plan, accuracy=trained)
     numbers = tuple(range(plan.seeds if seeds is None else seeds))
 
     def do(part: str, recorder: Recorder, progress: Progress) -> Result:
@@ -140,15 +151,28 @@ def _accuracy(work: Work) -> Result:
     images = images_of(plan.data, plan.skeleton.side)
     if plan.skeleton == SMALL:
         images = images.first(SMOKE_TEST)
-    pieces = Pieces(work.recorder, work.progress, len(work.arms) * len(work.seeds))
+    tried = len(plan.rates) if len(plan.rates) > 1 else 0
+    pieces = Pieces(work.recorder, work.progress, len(work.arms) * (tried + len(work.seeds)))
+    choices = {
+        arm.name: pieces.do(f"accuracy: {arm.name}, rate", partial(choose_rate, arm, images, plan, work.device), tried)
+        for arm in work.arms
+    }
     runs: dict[str, list[Result]] = {arm.name: [] for arm in work.arms}
     # Seed by seed, so that a run that is stopped has something of every arm.
     for seed in work.seeds:
         for arm in work.arms:
             save_to = work.folder / "models" / f"{arm.name}.safetensors" if work.folder and seed == 0 else None
-            train = partial(train_arm, arm, images, plan, seed, save_to, work.device)
+            rate = choices[arm.name]["rate"]
+            train = partial(train_arm, arm, images, plan, seed, save_to, work.device, rate=rate)
             runs[arm.name].append(dict(pieces.do(f"accuracy: {arm.name}, seed {seed}", train)))
-    found = {arm.name: {**weight(arm, images, plan.skeleton), "runs": runs[arm.name]} for arm in work.arms}
+    found = {
+        arm.name: {
+            **weight(arm, images, plan.skeleton),
+            "choice": choices[arm.name],
+            "runs": runs[arm.name],
+        }
+        for arm in work.arms
+    }
     return {"data": images.facts(), "arms": found}
 
 

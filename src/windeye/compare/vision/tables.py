@@ -16,7 +16,7 @@ def table(part: str, found: Result) -> Table:
 
 def accuracy(found: Result) -> Table:
     """Accuracy on test pictures beside what it costs, best first."""
-    columns = ("mixer", "accuracy", "parameters", "M multiply-adds", "k pairs", "ms of training an image")
+    columns = ("mixer", "accuracy", "rate", "parameters", "M multiply-adds", "k pairs", "ms of training an image")
     arms = found["results"]["arms"]
     plan = found["plan"]
     rows: list[tuple[str, ...]] = []
@@ -27,6 +27,7 @@ def accuracy(found: Result) -> Table:
             (
                 told(name, runs),
                 plus_minus([100 * run["accuracy"] for run in runs], "%"),
+                f"{arm['choice']['rate']:g}",
                 f"{arm['parameters']:,}",
                 f"{arm['multiply_adds'] / 1e6:.1f}",
                 f"{arm['pairs'] / 1e3:.0f}",
