@@ -17,14 +17,14 @@ INTERRUPTED = 130
 
 def probe(
     model: Annotated[str, typer.Argument(help="A backbone such as vit_b, a file, or a folder of transformers.")],
-    folder: Annotated[Path, typer.Argument(help="Where the run is kept; run again to go on.")],
+    data: Annotated[
+        str, typer.Argument(help="fashion-mnist, made-scenes, or a folder with train/CLASS/* and val/CLASS/*.")
+    ] = "fashion-mnist",
     pool: Annotated[
         list[str] | None,
         typer.Option("--pool", help="average, class_token, ep:queries=8, jepa, ...; repeat. Default average and ep."),
     ] = None,
-    data: Annotated[
-        str, typer.Option(help="fashion-mnist, made-scenes, or a folder with train/CLASS/* and val/CLASS/*.")
-    ] = "fashion-mnist",
+    out: Annotated[Path, typer.Option(help="Folder where the run is kept; run again to go on.")] = Path("runs/probe"),
     weights: Annotated[Path | None, typer.Option(help="Weights of a published model, official or ours.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the model, such as in_chans=1; repeat.")
@@ -85,18 +85,18 @@ def probe(
                         tasks[name] = bar.add_task(name, total=1.0)
                     bar.update(tasks[name], completed=share)
 
-                result = run(plan, folder, device=device, command=command, progress=tell)
+                result = run(plan, out, device=device, command=command, progress=tell)
         except KeyboardInterrupt:
-            console.print(f"stopped; what is finished is kept in {folder}, run again to go on")
+            console.print(f"stopped; what is finished is kept in {out}, run again to go on")
             raise typer.Exit(INTERRUPTED) from None
         except (AssetUnavailable, FileNotFoundError, ImportError) as error:
             raise ValueError(str(error)) from error
     if as_json:
         typer.echo(json.dumps(result))
     else:
-        _print(result, folder)
+        _print(result, out)
     if open_page:
-        typer.launch(str(folder / "probe.html"))
+        typer.launch(str(out / "probe.html"))
 
 
 def _settings(words: list[str]) -> dict[str, Any]:

@@ -196,7 +196,7 @@ def command(*words):
 
 def test_the_command_prints_a_table_and_the_numbers_as_json(folder, tmp_path):
     words = (
-        "vit_micro", tmp_path, "--data", folder, "--side", 16, "--epochs", 3, "--warm-up", 1, "--batch", 8,
+        "vit_micro", folder, "--out", tmp_path, "--side", 16, "--epochs", 3, "--warm-up", 1, "--batch", 8,
         "--pool", "average", "--pool", "ep:queries=4", "--optimiser", "adamw",
         "--set", "dim=16", "--set", "depth=1", "--set", "heads=2", "--set", "patch=8",
     )  # fmt: skip
@@ -212,14 +212,28 @@ def test_the_command_prints_a_table_and_the_numbers_as_json(folder, tmp_path):
     ("words", "match"),
     [
         (("vit_microo",), "did you mean vit_micro"),
-        (("vit_micro", "--data", "nowhere"), "there is no folder 'nowhere'"),
         (("vit_micro", "--set", "patch"), "--set must be name=value"),
         (("vit_micro", "--weights", "nothing.pth"), "nothing.pth"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folder, tmp_path, words, match):
     model, *rest = words
-    data = () if "--data" in rest else ("--data", folder)
-    done = command(model, tmp_path / "run", *rest, *data)
+    done = command(model, folder, "--out", tmp_path / "run", *rest)
     assert done.exit_code == 2
     assert match in " ".join(done.output.split())
+
+
+def test_a_mistyped_folder_starts_no_run(tmp_path):
+    done = command("vit_micro", "picturse", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    told = "data must be one of fashion-mnist, made-scenes, or a folder with train/CLASS/* and val/CLASS/*"
+    assert f"{told}; there is no folder 'picturse'" in " ".join(done.output.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_pictures_is_no_data(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = command("vit_micro", tmp_path / "empty", "--out", tmp_path / "run")
+    assert done.exit_code == 2
+    assert "empty" in done.output
+    assert not (tmp_path / "run").exists()
