@@ -2,9 +2,13 @@
 
 import torch
 
+from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
-from windeye.papers.experiment import Run
 from windeye.report import Recorder
+
+
+def pieces(path=None, progress=lambda _name, _share: None, total=4.0):
+    return Pieces(Recorder(path, {}), progress, total)
 
 
 def test_every_arm_meets_every_seed_once_on_one_thread():
@@ -14,7 +18,7 @@ def test_every_arm_meets_every_seed_once_on_one_thread():
         met.append((arm, seed, torch.get_num_threads()))
         return {"arm": arm, "seed": seed}
 
-    found = each_arm(Run("smoke", (3, 5)), ("a", "b"), "2 steps", train)
+    found = each_arm(pieces(), ("a", "b"), (3, 5), "2 steps", train)
     assert met == [("a", 3, 1), ("b", 3, 1), ("a", 5, 1), ("b", 5, 1)]
     assert found == {arm: [{"arm": arm, "seed": seed} for seed in (3, 5)] for arm in ("a", "b")}
 
@@ -27,8 +31,7 @@ def test_finished_parts_are_read_back_unless_what_they_depend_on_differs(tmp_pat
         return len(trained)
 
     def again(seeds, detail):
-        run = Run("smoke", seeds, recorder=Recorder(tmp_path / "parts.jsonl", {}))
-        return each_arm(run, ("a",), detail, train)
+        return each_arm(pieces(tmp_path / "parts.jsonl"), ("a",), seeds, detail, train)
 
     assert again((0,), "2 steps") == {"a": [1]}
     assert again((0, 1), "2 steps") == {"a": [1, 2]}
@@ -36,16 +39,16 @@ def test_finished_parts_are_read_back_unless_what_they_depend_on_differs(tmp_pat
     assert trained == [("a", 0), ("a", 1), ("a", 0), ("a", 1)]
 
 
-def test_progress_grows_to_the_share_of_the_run():
+def test_progress_grows_by_one_network_at_a_time():
     told = []
 
     def train(_arm, _seed, tell):
         tell(0.5)
         return 0
 
-    run = Run("smoke", (0, 1), progress=lambda part, share: told.append((part, share)))
-    each_arm(run, ("a", "b"), "2 steps", train, share=0.8)
+    work = pieces(progress=lambda part, share: told.append((part, share)), total=5)
+    each_arm(work, ("a", "b"), (0, 1), "2 steps", train)
     shares = [share for _, share in told]
     assert shares == sorted(shares)
-    assert shares[0] == 0.1
+    assert shares[:3] == [0.0, 0.1, 0.2]
     assert told[-1] == ("b, seed 1, 2 steps", 0.8)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from windeye.compare.pieces import Pieces
 from windeye.data.digits import scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, TokenMixerSpec, WindowSpec
@@ -354,11 +355,11 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn is missing.
     """
     setting = SETTINGS[run.budget]
+    pieces = Pieces(run.recorder, run.progress, len(ARMS) * len(run.seeds))
     by_arm = each_arm(
-        run, ARMS, f"{setting.steps} steps",
+        pieces, ARMS, run.seeds, f"{setting.steps} steps",
         lambda arm, seed, tell: train_and_test(arm, seed, setting, run.device, tell),
     )  # fmt: skip
-    run.progress("done", 1.0)
     rows = made(by_arm)
     return Evidence(
         slug="biformer",

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import windeye
+from windeye.compare.pieces import Pieces
 from windeye.data.digits import scanned_digits
-from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.papers.arms import each_arm
+from windeye.papers.experiment import Budget, Run
 from windeye.patterns import Pattern
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
@@ -113,35 +115,27 @@ def experiment(run: Run) -> Evidence:
     """
     plan = PLANS[run.budget]
     images, labels = digits()
-    parts = [(arm, seed) for seed in run.seeds for arm in ARMS]
-    outcomes: dict[tuple[str, int], Outcome] = {}
-    with one_thread():
-        for done, (arm, seed) in enumerate(parts):
-            name = f"{arm.name}, seed {seed}, {plan.epochs} epochs"
-
-            def tell(share: float, name: str = name, done: int = done) -> None:
-                run.progress(name, (done + share) / len(parts))
-
-            def work(arm: Arm = arm, seed: int = seed, tell: Callable[[float], None] = tell) -> Outcome:
-                return train(arm, images, labels, plan, seed, run.device, tell)
-
-            outcomes[arm.name, seed] = run.recorder.part(name, work)
-            tell(1.0)
-        rows = _rows(outcomes, run.seeds)
-        return Evidence(
-            slug="fna",
-            claim=CLAIM,
-            rule=RULE,
-            verdict=verdict(rows),
-            checks=checks(rows),
-            rows=rows,
-            budget=run.budget,
-            seeds=run.seeds,
-            seconds=sum(outcome["seconds"] for outcome in outcomes.values()),
-            command=run.command,
-            limits=LIMITS,
-            pictures=(_picture(rows),),
-        )
+    pieces = Pieces(run.recorder, run.progress, len(ARMS) * len(run.seeds))
+    arms = {arm.name: arm for arm in ARMS}
+    trained = each_arm(
+        pieces, arms, run.seeds, f"{plan.epochs} epochs",
+        lambda name, seed, tell: train(arms[name], images, labels, plan, seed, run.device, tell),
+    )  # fmt: skip
+    rows = _rows(trained)
+    return Evidence(
+        slug="fna",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=verdict(rows),
+        checks=checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=sum(outcome["seconds"] for outcomes in trained.values() for outcome in outcomes),
+        command=run.command,
+        limits=LIMITS,
+        pictures=(_picture(rows),),
+    )
 
 
 def digits() -> tuple[Float[Tensor, "images 8 8"], Int[Tensor, " images"]]:
@@ -329,10 +323,10 @@ def _mean_points(first: tuple[float, ...], second: tuple[float, ...]) -> float:
     return round(100 * math.fsum(a - b for a, b in zip(first, second, strict=True)) / len(first), 9)
 
 
-def _rows(outcomes: dict[tuple[str, int], Outcome], seeds: tuple[int, ...]) -> tuple[Row, ...]:
+def _rows(trained: dict[str, list[Outcome]]) -> tuple[Row, ...]:
     rows = []
     for arm in ARMS:
-        mine = [outcomes[arm.name, seed] for seed in seeds]
+        mine = trained[arm.name]
         rows += [
             Row(arm.name, ACCURACY, tuple(outcome["accuracy"] for outcome in mine), "share"),
             Row(arm.name, SHARE, (float(flop_share(arm)),), "share"),
@@ -340,8 +334,9 @@ def _rows(outcomes: dict[tuple[str, int], Outcome], seeds: tuple[int, ...]) -> t
             Row(arm.name, "parameters", (float(mine[0]["parameters"]),), ""),
         ]
     for first, second in PAIRS:
-        gaps = (100 * (outcomes[first, seed]["accuracy"] - outcomes[second, seed]["accuracy"]) for seed in seeds)
-        rows.append(Row(f"{first} minus {second}", "paired accuracy difference", tuple(gaps), "points"))
+        pairs = zip(trained[first], trained[second], strict=True)
+        gaps = tuple(100 * (one["accuracy"] - other["accuracy"]) for one, other in pairs)
+        rows.append(Row(f"{first} minus {second}", "paired accuracy difference", gaps, "points"))
     return tuple(rows)
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from windeye.compare.pieces import Pieces
 from windeye.data.digits import scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
 from windeye.nn.mixers import TokenMixerSpec, VSAMixer, VSASpec, WindowSpec
@@ -369,10 +370,11 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn is missing.
     """
     plan = PLANS[run.budget]
+    pieces = Pieces(run.recorder, run.progress, len(arms()) * len(run.seeds))
     by_arm = each_arm(
-        run, arms(), f"{plan.steps} steps", lambda arm, seed, tell: train_and_test(arm, seed, plan, run.device, tell)
-    )
-    run.progress("done", 1.0)
+        pieces, arms(), run.seeds, f"{plan.steps} steps",
+        lambda arm, seed, tell: train_and_test(arm, seed, plan, run.device, tell),
+    )  # fmt: skip
     rows = made(by_arm)
     return Evidence(
         slug="vsa",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from windeye.compare.pieces import Pieces
 from windeye.papers.dma import judgement, pictures
 from windeye.papers.dma.arms import ARMS
 from windeye.papers.dma.judgement import AHEAD, FAR, KEPT, NEAR
@@ -52,32 +53,20 @@ LIMITS = (
 def experiment(run: Run) -> Evidence:
     """Choose the rate of every arm, train it with every seed, and judge by `RULE`."""
     plan = PLANS[run.budget]
-    total = len(ARMS) * (len(RATES) + len(run.seeds))
+    pieces = Pieces(run.recorder, run.progress, len(ARMS) * (len(RATES) + len(run.seeds)))
     outcomes: judgement.Outcomes = {}
     rates: dict[str, float] = {}
-    seconds, done = 0.0, 0
-
-    def tell(share: float, name: str, begun: int, weight: int) -> None:
-        run.progress(name, (begun + weight * share) / total)
-
+    seconds = 0.0
     with one_thread():
         for arm in ARMS:
-            name = f"{arm.name}, rate"
-            report = partial(tell, name=name, begun=done, weight=len(RATES))
-            choose = partial(choose_rate, arm, plan, run.device, report)
-            choice = run.recorder.part(name, choose)
+            choose = partial(choose_rate, arm, plan, run.device)
+            choice = pieces.do(f"{arm.name}, rate", choose, weight=len(RATES))
             rates[arm.name] = choice["rate"]
             seconds += choice["seconds"]
-            report(1.0)
-            done += len(RATES)
             for seed in run.seeds:
-                name = f"{arm.name}, seed {seed}"
-                report = partial(tell, name=name, begun=done, weight=1)
-                work = partial(train, arm, plan, seed, choice["rate"], run.device, report)
-                outcomes[arm.name, seed] = run.recorder.part(name, work)
+                work = partial(train, arm, plan, seed, choice["rate"], run.device)
+                outcomes[arm.name, seed] = pieces.do(f"{arm.name}, seed {seed}", work)
                 seconds += outcomes[arm.name, seed]["seconds"]
-                report(1.0)
-                done += 1
         rows = judgement.rows_of(outcomes, rates, run.seeds, plan.recall.task)
         return Evidence(
             slug="dma",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from windeye.compare.pieces import Pieces
 from windeye.papers import denoiser
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.gna import effect, judgement, pictures, speed
@@ -69,25 +70,19 @@ def experiment(run: Run) -> Evidence:
     """
     plan = PLANS[run.budget]
     images = denoiser.photographs(only_shipped=run.budget == "smoke")
-    trained: list[effect.Outcome] = []
-    timed: list[list[speed.Speeds]] = []
+    pieces = Pieces(run.recorder, run.progress, len(run.seeds) * (1 + len(speed.CASES) / 32))
+
+    def train(seed: int) -> effect.Outcome:
+        work = partial(effect.train_and_replace, images, plan, seed, run.device)
+        return pieces.do(f"denoiser, seed {seed}, {plan.steps} steps", work)
+
+    def time(case: speed.Case, seed: int) -> speed.Speeds:
+        name = f"speed on {speed.by(case.grid)}, repetition {seed}"
+        return pieces.do(name, lambda _tell: speed.speeds(case, plan), 1 / 32)
+
     with one_thread():
-        for done, seed in enumerate(run.seeds):
-            name = f"denoiser, seed {seed}, {plan.steps} steps"
-
-            def tell(share: float, name: str = name, done: int = done) -> None:
-                run.progress(name, 0.95 * (done + share) / len(run.seeds))
-
-            work = partial(effect.train_and_replace, images, plan, seed, run.device, tell)
-            trained.append(run.recorder.part(name, work))
-            tell(1.0)
-        for done, seed in enumerate(run.seeds):
-            timed.append([])
-            for case in speed.CASES:
-                name = f"speed on {speed.by(case.grid)}, repetition {seed}"
-                run.progress(name, 0.95 + 0.05 * done / len(run.seeds))
-                timed[-1].append(run.recorder.part(name, partial(speed.speeds, case, plan)))
-        run.progress("done", 1.0)
+        trained = [train(seed) for seed in run.seeds]
+        timed = [[time(case, seed) for case in speed.CASES] for seed in run.seeds]
         rows = (*judgement.effect_rows(trained), *judgement.speed_rows(timed))
         return Evidence(
             slug="gna",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
+from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.hilo import judgement, pictures, training
@@ -48,29 +47,25 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn or Pillow is missing.
     """
     plan = PLANS[run.budget]
-    timed: list[training.Speeds] = []
+    pieces = Pieces(run.recorder, run.progress, len(run.seeds) * (len(ARMS) + 0.5))
     trained = each_arm(
-        run, ARMS, f"{plan.steps} steps",
-        lambda arm, seed, tell: training.train(arm, plan, seed, run.device, tell), share=0.95,
+        pieces, ARMS, run.seeds, f"{plan.steps} steps",
+        lambda arm, seed, tell: training.train(arm, plan, seed, run.device, tell),
     )  # fmt: skip
     with one_thread():
-        for done, seed in enumerate(run.seeds):
-            name = f"speed, repetition {seed}"
-            run.progress(name, 0.95 + 0.05 * done / len(run.seeds))
-            timed.append(run.recorder.part(name, partial(training.speeds, plan)))
-        run.progress("done", 1.0)
-        rows = judgement.rows_of(trained, timed)
-        return Evidence(
-            slug="hilo",
-            claim=CLAIM,
-            rule=RULE,
-            verdict=judgement.verdict(rows),
-            checks=judgement.checks(rows),
-            rows=rows,
-            budget=run.budget,
-            seeds=run.seeds,
-            seconds=sum(o["seconds"] for arm in trained.values() for o in arm) + sum(t["seconds"] for t in timed),
-            command=run.command,
-            limits=LIMITS,
-            pictures=(pictures.trade_off(rows), pictures.spectra(rows)),
-        )
+        timed = [pieces.do(f"speed, repetition {seed}", lambda _tell: training.speeds(plan), 0.5) for seed in run.seeds]
+    rows = judgement.rows_of(trained, timed)
+    return Evidence(
+        slug="hilo",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=judgement.verdict(rows),
+        checks=judgement.checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=sum(o["seconds"] for arm in trained.values() for o in arm) + sum(t["seconds"] for t in timed),
+        command=run.command,
+        limits=LIMITS,
+        pictures=(pictures.trade_off(rows), pictures.spectra(rows)),
+    )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
+from windeye.compare.pieces import Pieces
+from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.lightning_attention import judgement, pictures, training
 from windeye.papers.lightning_attention.arms import ARMS
@@ -67,42 +70,35 @@ def experiment(run: Run) -> Evidence:
     plan = PLANS[run.budget]
     name, tokens = training.read(run.data, only_shipped=run.budget == "smoke")
     text = training.split(tokens, plan)
-    parts = [(arm, seed) for seed in run.seeds for arm in ARMS]
-    total = len(parts) + 4 * len(run.seeds)
-    outcomes: dict[tuple[str, int], training.Outcome] = {}
-    repetitions: list[training.Speeds] = []
+    pieces = Pieces(run.recorder, run.progress, len(run.seeds) * (len(ARMS) + 4))
+    trained = each_arm(
+        pieces, ARMS, run.seeds, f"{plan.steps} steps on {name}",
+        lambda arm, seed, tell: training.train(arm, text, plan, seed, run.device, tell),
+    )  # fmt: skip
+
+    def time(seed: int) -> training.Speeds:
+        work = partial(training.speeds, text, plan, seed, run.device)
+        return pieces.do(f"speed, repetition {seed}", lambda _tell: work(), weight=4)
+
     with one_thread():
-        for done, (arm, seed) in enumerate(parts):
-            part = f"{arm}, seed {seed}, {plan.steps} steps on {name}"
-
-            def tell(share: float, part: str = part, done: int = done) -> None:
-                run.progress(part, (done + share) / total)
-
-            train = partial(training.train, arm, text, plan, seed, run.device, tell)
-            outcomes[arm, seed] = run.recorder.part(part, train)
-            tell(1.0)
-        for done, seed in enumerate(run.seeds):
-            part = f"speed, repetition {seed}"
-            run.progress(part, (len(parts) + 4 * done) / total)
-            repetitions.append(run.recorder.part(part, partial(training.speeds, text, plan, seed, run.device)))
-        run.progress("done", 1.0)
-        rows = (
-            Row(f"text: {name}", "bytes trained on", (float(sum(map(len, text.train))),)),
-            Row(f"text: {name}", "bytes held out", (float(sum(map(len, text.test))),)),
-            *judgement.text_rows(outcomes, run.seeds),
-            *judgement.speed_rows(repetitions),
-        )
-        return Evidence(
-            slug="lightning-attention",
-            claim=CLAIM,
-            rule=RULE,
-            verdict=judgement.verdict(rows),
-            checks=judgement.checks(rows),
-            rows=rows,
-            budget=run.budget,
-            seeds=run.seeds,
-            seconds=sum(part["seconds"] for part in (*outcomes.values(), *repetitions)),
-            command=run.command,
-            limits=LIMITS,
-            pictures=(pictures.scores(rows), pictures.speeds(rows)),
-        )
+        repetitions = [time(seed) for seed in run.seeds]
+    rows = (
+        Row(f"text: {name}", "bytes trained on", (float(sum(map(len, text.train))),)),
+        Row(f"text: {name}", "bytes held out", (float(sum(map(len, text.test))),)),
+        *judgement.text_rows(trained),
+        *judgement.speed_rows(repetitions),
+    )
+    return Evidence(
+        slug="lightning-attention",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=judgement.verdict(rows),
+        checks=judgement.checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=sum(part["seconds"] for part in (*chain(*trained.values()), *repetitions)),
+        command=run.command,
+        limits=LIMITS,
+        pictures=(pictures.scores(rows), pictures.speeds(rows)),
+    )

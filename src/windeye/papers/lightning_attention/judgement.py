@@ -36,11 +36,11 @@ def at(n: str) -> str:
     return f"training bytes per second, n={n}"
 
 
-def text_rows(outcomes: dict[tuple[str, int], Outcome], seeds: tuple[int, ...]) -> tuple[Row, ...]:
+def text_rows(trained: dict[str, list[Outcome]]) -> tuple[Row, ...]:
     """Scores of every arm, and how far each lies behind TNL, seed by seed."""
     rows = []
     for arm in ARMS:
-        mine = [outcomes[arm, seed] for seed in seeds]
+        mine = trained[arm]
         rows += [
             Row(arm, BITS, tuple(outcome["bits"] for outcome in mine), "bits"),
             Row(arm, TRAINED, tuple(outcome["trained"] for outcome in mine), "bits"),
@@ -48,7 +48,7 @@ def text_rows(outcomes: dict[tuple[str, int], Outcome], seeds: tuple[int, ...]) 
             Row(arm, PARAMETERS, (float(parameters(arm)),)),
         ]
     for arm in ARMS[1:]:
-        gaps = tuple(outcomes[arm, seed]["bits"] - outcomes[TNL, seed]["bits"] for seed in seeds)
+        gaps = tuple(own["bits"] - tnl["bits"] for own, tnl in zip(trained[arm], trained[TNL], strict=True))
         rows.append(Row(f"{arm} minus {TNL}", GAP, gaps, "bits"))
     return tuple(rows)
 

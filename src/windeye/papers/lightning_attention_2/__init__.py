@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
+from windeye.compare.pieces import Pieces
+from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.lightning_attention_2 import judgement, pictures
 from windeye.papers.lightning_attention_2.judgement import FALLS, FLAT, GROWS, NOISE, SAME, STREAMED
-from windeye.papers.lightning_attention_2.memory import Memory, measure
+from windeye.papers.lightning_attention_2.memory import measure
 from windeye.papers.lightning_attention_2.plan import LENGTHS, LONGEST, PARALLEL, PLANS, SDPA, STREAMS
-from windeye.papers.lightning_attention_2.speed import HEAD_DIM, HEADS, Speeds, speeds
-from windeye.papers.lightning_attention_2.training import FORMS, Curve, train
+from windeye.papers.lightning_attention_2.speed import HEAD_DIM, HEADS, speeds
+from windeye.papers.lightning_attention_2.training import FORMS, train
 from windeye.report import Evidence
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(5))}
@@ -55,43 +58,29 @@ def experiment(run: Run) -> Evidence:
         ImportError: the training loop's libraries are missing; names the extra.
     """
     plan = PLANS[run.budget]
-    parts = [(arm, seed) for seed in run.seeds for arm in FORMS]
-    total = len(parts) + 4 * len(run.seeds) + 1
-    trained: dict[tuple[str, int], Curve] = {}
-    repetitions: list[Speeds] = []
-    done = 0
-
-    def tell(share: float, weight: int = 1) -> None:
-        run.progress(name, (done + weight * share) / total)
-
+    pieces = Pieces(run.recorder, run.progress, len(run.seeds) * (len(FORMS) + 4) + 1)
+    trained = each_arm(
+        pieces, FORMS, run.seeds, f"{plan.steps} steps", lambda arm, seed, tell: train(arm, plan, seed, tell)
+    )
     with one_thread():
-        for arm, seed in parts:
-            name = f"{arm}, seed {seed}, {plan.steps} steps"
-            trained[arm, seed] = run.recorder.part(name, partial(train, arm, plan, seed, tell))
-            done += 1
-        for seed in run.seeds:
-            name = f"speed, repetition {seed}"
-            repetitions.append(run.recorder.part(name, partial(speeds, plan, partial(tell, weight=4))))
-            done += 4
-        name = "memory"
-        measured: Memory = run.recorder.part(name, partial(measure, plan))
-        tell(1.0)
-        rows = (
-            *judgement.equal_rows(trained, run.seeds),
-            *judgement.speed_rows(repetitions),
-            *judgement.memory_rows(measured),
-        )
-        return Evidence(
-            slug="lightning-attention-2",
-            claim=CLAIM,
-            rule=RULE,
-            verdict=judgement.verdict(rows),
-            checks=judgement.checks(rows),
-            rows=rows,
-            budget=run.budget,
-            seeds=run.seeds,
-            seconds=sum(part["seconds"] for part in (*trained.values(), *repetitions, measured)),
-            command=run.command,
-            limits=LIMITS,
-            pictures=(pictures.speeds(rows), pictures.curves(trained, run.seeds[0])),
-        )
+        repetitions = [pieces.do(f"speed, repetition {seed}", partial(speeds, plan), weight=4) for seed in run.seeds]
+        measured = pieces.do("memory", lambda _tell: measure(plan))
+    rows = (
+        *judgement.equal_rows(trained),
+        *judgement.speed_rows(repetitions),
+        *judgement.memory_rows(measured),
+    )
+    return Evidence(
+        slug="lightning-attention-2",
+        claim=CLAIM,
+        rule=RULE,
+        verdict=judgement.verdict(rows),
+        checks=judgement.checks(rows),
+        rows=rows,
+        budget=run.budget,
+        seeds=run.seeds,
+        seconds=sum(part["seconds"] for part in (*chain(*trained.values()), *repetitions, measured)),
+        command=run.command,
+        limits=LIMITS,
+        pictures=(pictures.speeds(rows), pictures.curves(trained, run.seeds[0])),
+    )

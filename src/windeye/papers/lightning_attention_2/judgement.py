@@ -28,17 +28,15 @@ def at(metric: str, n: str | int) -> str:
     return f"{metric}, n={n}"
 
 
-def equal_rows(curves: dict[tuple[str, int], Curve], seeds: tuple[int, ...]) -> tuple[Row, ...]:
+def equal_rows(trained: dict[str, list[Curve]]) -> tuple[Row, ...]:
     """How far the curves of the forms lie apart, a value per seed."""
     rows = [
-        Row(arm, LAST, tuple(curves[arm, seed]["losses"][-1] for seed in seeds), "nats")
-        for arm in (BLOCKS, PAIRS, OTHER)
+        Row(arm, LAST, tuple(curve["losses"][-1] for curve in trained[arm]), "nats") for arm in (BLOCKS, PAIRS, OTHER)
     ]
     for arm in (BLOCKS, OTHER):
         gaps = []
-        for seed in seeds:
-            own, pairs = curves[arm, seed]["losses"], curves[PAIRS, seed]["losses"]
-            gaps.append(max(abs(a - b) for a, b in zip(own, pairs, strict=True)))
+        for own, pairs in zip(trained[arm], trained[PAIRS], strict=True):
+            gaps.append(max(abs(a - b) for a, b in zip(own["losses"], pairs["losses"], strict=True)))
         rows.append(Row(f"{arm} against {PAIRS}", APART, tuple(gaps), "nats"))
     return tuple(rows)
 

@@ -23,13 +23,13 @@ def speeds(rows: tuple[Row, ...]) -> Picture:
     return as_svg(figure, "Forward and backward", "One thread, float32, 4 heads of 64; means over repetitions.")
 
 
-def curves(trained: dict[tuple[str, int], Curve], seed: int) -> Picture:
-    """One seed's losses in both forms, and their difference."""
+def curves(trained: dict[str, list[Curve]], seed: int) -> Picture:
+    """Losses of the first seed in both forms, and their difference."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    blocks, pairs = (trained[arm, seed]["losses"] for arm in (BLOCKS, PAIRS))
+    blocks, pairs = (trained[arm][0]["losses"] for arm in (BLOCKS, PAIRS))
     upper.plot(pairs, color=COLOURS[1], linewidth=3, alpha=0.5, label=PAIRS)
     upper.plot(blocks, color=COLOURS[0], linewidth=1, label=BLOCKS)
     upper.set_ylabel("loss, nats")

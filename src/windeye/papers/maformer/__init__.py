@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
+from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.maformer import judgement, pictures, training
@@ -47,18 +46,19 @@ def experiment(run: Run) -> Evidence:
         ImportError: scikit-learn or Accelerate is missing.
     """
     plan = PLANS[run.budget]
-    trained = each_arm(
-        run, (*ARMS, *ABLATIONS), f"{plan.steps} steps",
-        lambda arm, seed, tell: training.train(arm, plan, seed, run.device, tell), share=0.95,
-    )  # fmt: skip
+    arms = (*ARMS, *ABLATIONS)
     cases = (Case(1, 14, 64),) if run.budget == "smoke" else CASES
-    timed: dict[str, Speeds] = {}
+    pieces = Pieces(run.recorder, run.progress, len(arms) * len(run.seeds) + 0.5 * len(cases))
+    trained = each_arm(
+        pieces, arms, run.seeds, f"{plan.steps} steps",
+        lambda arm, seed, tell: training.train(arm, plan, seed, run.device, tell),
+    )  # fmt: skip
+
+    def time(case: Case) -> Speeds:
+        return pieces.do(f"time of a block, {case.name}", lambda _tell: measure(case, plan.rounds), 0.5)
+
     with one_thread():
-        for done, case in enumerate(cases):
-            name = f"time of a block, {case.name}"
-            run.progress(name, 0.95 + 0.05 * done / len(cases))
-            timed[case.name] = run.recorder.part(name, partial(measure, case, plan.rounds))
-        run.progress("done", 1.0)
+        timed = {case.name: time(case) for case in cases}
     rows = judgement.rows_of(trained, timed)
     return Evidence(
         slug="maformer",
