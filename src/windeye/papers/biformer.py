@@ -23,6 +23,7 @@ from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, TokenMixerSpec, WindowSpec
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run
+from windeye.papers.paired import ahead, mean, told, values
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
 
@@ -287,44 +288,26 @@ def made(by_arm: dict[str, list[Outcome]]) -> tuple[Row, ...]:
         rows.append(Row(arm, BEFORE, tuple(outcome["before"] for outcome in by_arm[arm]), "%"))
         rows.append(Row(arm, AFTER, tuple(outcome["after"] for outcome in by_arm[arm]), "%"))
         for block in range(DEPTH):
-            values = tuple(outcome["blocks"][block] for outcome in by_arm[arm])
-            rows.append(Row(arm, f"{AFTER}, block {block + 1}", values, "%"))
+            kept = tuple(outcome["blocks"][block] for outcome in by_arm[arm])
+            rows.append(Row(arm, f"{AFTER}, block {block + 1}", kept, "%"))
     return tuple(rows)
-
-
-def _values(rows: tuple[Row, ...], arm: str, metric: str = PRECISION) -> tuple[float, ...]:
-    return next(row.values for row in rows if (row.arm, row.metric) == (arm, metric))
-
-
-def _ahead(rows: tuple[Row, ...], first: str, second: str) -> tuple[float, ...]:
-    """Points of average precision by which one arm is above another, seed by seed."""
-    return tuple(a - b for a, b in zip(_values(rows, first), _values(rows, second), strict=True))
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
     """The gates of `RULE`, from rows alone."""
-    gap, kept = _mean(_ahead(rows, FULL, OWN)), _mean(_ahead(rows, ROUTED, OWN))
+    gap, kept = mean(ahead(rows, FULL, OWN, PRECISION)), mean(ahead(rows, ROUTED, OWN, PRECISION))
     share = kept / gap if gap > 0 else 0.0
     found = [
         Check(f"full at least {LEARNED} points above own region", f"{gap:+.1f}", gap >= LEARNED),
         Check(f"routed keeps at least {KEPT:.0%} of that", f"{share:.0%}", gap > 0 and share >= KEPT),
     ]
     for other in (RANDOM, SHIFTED):
-        ahead = _ahead(rows, ROUTED, other)
-        found.append(
-            Check(
-                f"routed at least {CLEAR} points above {other}, and above in every seed",
-                ", ".join(f"{value:+.1f}" for value in ahead),
-                _mean(ahead) >= CLEAR and min(ahead) > 0,
-            )
-        )
-    pairs = tuple(zip(_values(rows, ROUTED, BEFORE), _values(rows, ROUTED, AFTER), strict=True))
-    told = ", ".join(f"{before:.0f} to {after:.0f} %" for before, after in pairs)
-    found.append(Check("more regions keep the marked one after training", told, all(b < a for b, a in pairs)))
+        gains = ahead(rows, ROUTED, other, PRECISION)
+        demand = f"routed at least {CLEAR} points above {other}, and above in every seed"
+        found.append(Check(demand, told(gains), mean(gains) >= CLEAR and min(gains) > 0))
+    pairs = tuple(zip(values(rows, ROUTED, BEFORE), values(rows, ROUTED, AFTER), strict=True))
+    shares = ", ".join(f"{before:.0f} to {after:.0f} %" for before, after in pairs)
+    found.append(Check("more regions keep the marked one after training", shares, all(b < a for b, a in pairs)))
     return tuple(found)
 
 
@@ -332,17 +315,17 @@ def verdict(rows: tuple[Row, ...]) -> Verdict:
     """What `RULE` says about these rows."""
     if all(check.held for check in checks(rows)):
         return "shown"
-    behind = _ahead(rows, RANDOM, ROUTED)
-    return "opposite" if _mean(behind) >= CLEAR and min(behind) > 0 else "not shown"
+    behind = ahead(rows, RANDOM, ROUTED, PRECISION)
+    return "opposite" if mean(behind) >= CLEAR and min(behind) > 0 else "not shown"
 
 
 def by_arm_picture(rows: tuple[Row, ...]) -> Picture:
     """Average precision of the arms."""
     figure, axes = canvas(5.6, 3.0)
     for place, (colour, arm) in enumerate(zip(COLOURS, ARMS, strict=False)):
-        values = _values(rows, arm)
-        axes.plot([place] * len(values), values, "o", color=colour, alpha=0.5, markersize=4)
-        axes.plot([place], [_mean(values)], "_", color=colour, markersize=16, markeredgewidth=2)
+        found = values(rows, arm, PRECISION)
+        axes.plot([place] * len(found), found, "o", color=colour, alpha=0.5, markersize=4)
+        axes.plot([place], [mean(found)], "_", color=colour, markersize=16, markeredgewidth=2)
     axes.set_xticks(range(len(ARMS)), ARMS)
     axes.set_ylabel("average precision, %")
     return as_svg(figure, "Finding twins", "Dots are seeds, bars their means.")

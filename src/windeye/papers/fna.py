@@ -19,6 +19,7 @@ from windeye.compare.pieces import Pieces
 from windeye.data.digits import scanned_digits
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run
+from windeye.papers.paired import ahead, mean, values
 from windeye.patterns import Pattern
 from windeye.report import Check, Evidence, Picture, Row, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
@@ -286,24 +287,23 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
     Raises:
         KeyError: a row that the rule needs is not there.
     """
-    values = {(row.arm, row.metric): row.values for row in rows}
-    ahead = {pair: _mean_points(values[pair[0], ACCURACY], values[pair[1], ACCURACY]) for pair in PAIRS[:4]}
+    points = {pair: mean(ahead(rows, *pair, ACCURACY, scale=100)) for pair in PAIRS[:4]}
     found = [
-        Check(f"{a} at least {b} in test accuracy (margin {MARGIN} points)", f"{ahead[a, b]:+.2f}", held)
+        Check(f"{a} at least {b} in test accuracy (margin {MARGIN} points)", f"{points[a, b]:+.2f}", held)
         for a, b, held in (
-            ("NA+dilated", "NA", ahead["NA+dilated", "NA"] >= -MARGIN),
-            ("NA", "blocks", ahead["NA", "blocks"] >= -MARGIN),
+            ("NA+dilated", "NA", points["NA+dilated", "NA"] >= -MARGIN),
+            ("NA", "blocks", points["NA", "blocks"] >= -MARGIN),
         )
     ]
-    gain, loss = ahead["NA+dilated", "blocks"], ahead["NA+dilated", "full"]
+    gain, loss = points["NA+dilated", "blocks"], points["NA+dilated", "full"]
     found.append(Check("NA+dilated above blocks in test accuracy", f"{gain:+.2f} points", gain > 0))
     found.append(Check(f"NA+dilated within {NEAR} point of full", f"{loss:+.2f} points", loss >= -NEAR))
     for arm in ("NA", "NA+dilated"):
-        share = values[arm, SHARE][0]
+        share = values(rows, arm, SHARE)[0]
         found.append(Check(f"{arm} needs 9/64 of full's attention FLOPs", f"{share:.6f}", share == 9 / 64))
-        worst = max(values[arm, SHIFT])
+        worst = max(values(rows, arm, SHIFT))
         found.append(Check(f"{arm}: interior shift error below {EXACT:g}", f"at most {worst:.1e}", worst < EXACT))
-    least = min(values["blocks", SHIFT])
+    least = min(values(rows, "blocks", SHIFT))
     found.append(Check(f"blocks: interior shift error above {LARGE:g}", f"at least {least:.2f}", least > LARGE))
     return tuple(found)
 
@@ -312,15 +312,8 @@ def verdict(rows: tuple[Row, ...]) -> Verdict:
     """What `RULE` says about these rows."""
     if all(check.held for check in checks(rows)):
         return "shown"
-    values = {row.arm: row.values for row in rows if row.metric == ACCURACY}
-    windows, blocks = values["NA+dilated"], values["blocks"]
-    beaten = all(b > w for w, b in zip(windows, blocks, strict=True))
-    return "opposite" if beaten and _mean_points(blocks, windows) > MARGIN else "not shown"
-
-
-def _mean_points(first: tuple[float, ...], second: tuple[float, ...]) -> float:
-    """Mean paired difference of two accuracies in points; rounded so that equal shares of images differ by zero."""
-    return round(100 * math.fsum(a - b for a, b in zip(first, second, strict=True)) / len(first), 9)
+    beaten = ahead(rows, "blocks", "NA+dilated", ACCURACY, scale=100)
+    return "opposite" if min(beaten) > 0 and mean(beaten) > MARGIN else "not shown"
 
 
 def _rows(trained: dict[str, list[Outcome]]) -> tuple[Row, ...]:

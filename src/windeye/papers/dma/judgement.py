@@ -7,6 +7,7 @@ import math
 from windeye.data.tasks import MQAR
 from windeye.papers.dma.arms import ARMS, BEST, DMA, EQUAL, FULL, RANDOM, WINDOW
 from windeye.papers.dma.training import BINS, Outcome
+from windeye.papers.paired import ahead, mean, values
 from windeye.report import Check, Row, Verdict
 
 NEAR, FAR, AHEAD, KEPT = 5.0, 30.0, 20.0, 0.9
@@ -67,10 +68,9 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
     Raises:
         KeyError: a row that the rule needs is not there.
     """
-    values = {(row.arm, row.metric): row.values for row in rows}
-    gaps = {other: _points(values[DMA, ACCURACY], values[other, ACCURACY]) for other in (FULL, WINDOW, EQUAL, RANDOM)}
-    means = {other: round(math.fsum(found) / len(found), 9) for other, found in gaps.items()}
-    held = math.fsum(values[DMA, VALUES]) / len(values[DMA, VALUES])
+    gaps = {other: ahead(rows, DMA, other, ACCURACY, scale=100) for other in (FULL, WINDOW, EQUAL, RANDOM)}
+    means = {other: mean(found) for other, found in gaps.items()}
+    held = mean(values(rows, DMA, VALUES))
     return (
         Check(f"{DMA} at most {NEAR:g} points below {FULL}", f"{means[FULL]:+.1f}", means[FULL] >= -NEAR),
         Check(f"{DMA} at least {FAR:g} points above {WINDOW}", f"{means[WINDOW]:+.1f}", means[WINDOW] >= FAR),
@@ -88,11 +88,5 @@ def verdict(rows: tuple[Row, ...]) -> Verdict:
     """What the rule says about these rows."""
     if all(check.held for check in checks(rows)):
         return "shown"
-    values = {row.arm: row.values for row in rows if row.metric == ACCURACY}
-    behind = _points(values[WINDOW], values[DMA])
-    return "opposite" if min(behind) > 0 and math.fsum(behind) / len(behind) > NEAR else "not shown"
-
-
-def _points(first: tuple[float, ...], second: tuple[float, ...]) -> list[float]:
-    """Paired differences in points; rounded so that a margin that is met exactly counts as met."""
-    return [round(100 * (a - b), 9) for a, b in zip(first, second, strict=True)]
+    behind = ahead(rows, WINDOW, DMA, ACCURACY, scale=100)
+    return "opposite" if min(behind) > 0 and mean(behind) > NEAR else "not shown"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from windeye.papers.lightning_attention.arms import (
     ARMS,
     NO_DECAY,
@@ -17,6 +15,7 @@ from windeye.papers.lightning_attention.arms import (
     parameters,
 )
 from windeye.papers.lightning_attention.training import Outcome, Speeds
+from windeye.papers.paired import mean, values
 from windeye.report import Check, Row, Verdict
 
 NEAR, FAR = 0.02, 0.05
@@ -72,24 +71,25 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
     Raises:
         KeyError: a row that the rule needs is not there.
     """
-    values = {(row.arm, row.metric): row.values for row in rows}
-    behind = {arm: values[f"{arm} minus {TNL}", GAP] for arm in (TRANSFORMER, NO_POSITIONS, NO_DECAY, *PARTS)}
-    mean = {arm: _mean(gaps) for arm, gaps in behind.items()}
+    behind = {arm: values(rows, f"{arm} minus {TNL}", GAP) for arm in (TRANSFORMER, NO_POSITIONS, NO_DECAY, *PARTS)}
+    means = {arm: mean(gaps) for arm, gaps in behind.items()}
     found = [
         Check(
             f"TNL at most {NEAR} bits per byte above the transformer",
-            f"transformer {mean[TRANSFORMER]:+.3f}",
-            mean[TRANSFORMER] >= -NEAR,
+            f"transformer {means[TRANSFORMER]:+.3f}",
+            means[TRANSFORMER] >= -NEAR,
         ),
         Check(
             f"without decay and positions at least {FAR} bits above TNL in every seed",
             f"at least {min(behind[NO_POSITIONS]):+.3f}",
             min(behind[NO_POSITIONS]) >= FAR,
         ),
-        Check("without decay above TNL", f"{mean[NO_DECAY]:+.3f}", mean[NO_DECAY] > 0),
+        Check("without decay above TNL", f"{means[NO_DECAY]:+.3f}", means[NO_DECAY] > 0),
     ]
-    found += [Check(f"{arm}: at most {NEAR} bits below TNL", f"{mean[arm]:+.3f}", mean[arm] >= -NEAR) for arm in PARTS]
-    flat, falls = _mean(values[TNL, RANGE]), _mean(values[TRANSFORMER, RANGE])
+    found += [
+        Check(f"{arm}: at most {NEAR} bits below TNL", f"{means[arm]:+.3f}", means[arm] >= -NEAR) for arm in PARTS
+    ]
+    flat, falls = (mean(values(rows, arm, RANGE)) for arm in (TNL, TRANSFORMER))
     demand = f"TNL's training speed varies by less than {FLAT}x over the lengths"
     found.append(Check(demand, f"{flat:.2f}x", flat < FLAT))
     found.append(Check(f"the transformer's varies by at least {FALLS}x", f"{falls:.2f}x", falls >= FALLS))
@@ -100,10 +100,5 @@ def verdict(rows: tuple[Row, ...]) -> Verdict:
     """What the rule says about these rows."""
     if all(check.held for check in checks(rows)):
         return "shown"
-    (ahead,) = (row.values for row in rows if (row.arm, row.metric) == (f"{TRANSFORMER} minus {TNL}", GAP))
-    return "opposite" if max(ahead) < 0 and _mean(ahead) < -FAR else "not shown"
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    """Rounded, so that a margin that is met exactly is met."""
-    return round(math.fsum(values) / len(values), 9)
+    behind = values(rows, f"{TRANSFORMER} minus {TNL}", GAP)
+    return "opposite" if max(behind) < 0 and mean(behind) < -FAR else "not shown"

@@ -9,6 +9,7 @@ from windeye.papers.lightning_attention_2.memory import Memory
 from windeye.papers.lightning_attention_2.plan import PARALLEL, SDPA
 from windeye.papers.lightning_attention_2.speed import FORMS, KERNEL, Speeds
 from windeye.papers.lightning_attention_2.training import BLOCKS, OTHER, PAIRS, Curve
+from windeye.papers.paired import mean, values
 from windeye.report import Check, Row, Verdict
 
 SAME = 1e-3
@@ -102,9 +103,9 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
     Raises:
         KeyError: a row that the rule needs is not there.
     """
-    values = {(row.arm, row.metric): row.values for row in rows}
-    apart, other = max(values[f"{BLOCKS} against {PAIRS}", APART]), min(values[f"{OTHER} against {PAIRS}", APART])
-    flat = _mean(values[KERNEL, RANGE])
+    apart = max(values(rows, f"{BLOCKS} against {PAIRS}", APART))
+    other = min(values(rows, f"{OTHER} against {PAIRS}", APART))
+    flat = mean(values(rows, KERNEL, RANGE))
     found = [
         Check(
             f"losses of blocks and parallel form within {SAME:g} at every step and seed", f"{apart:.1e}", apart <= SAME
@@ -116,7 +117,7 @@ def checks(rows: tuple[Row, ...]) -> tuple[Check, ...]:
         factor = per_doubling(rows, form)
         demand = f"{form} loses at least {FALLS}x per doubling on the kernel beyond the crossover"
         found.append(Check(demand, f"{factor:.2f}x", factor >= FALLS))
-    error = values[KERNEL, ERROR][0]
+    error = values(rows, KERNEL, ERROR)[0]
     found.append(Check(f"a stream in pieces equals one pass within {STREAMED:g}", f"{error:.1e}", error <= STREAMED))
     found.append(_memory(rows, KERNEL, STREAM, "a longer stream takes no more memory", lambda a, b, _: b <= a + NOISE))
     found.append(
@@ -147,7 +148,3 @@ def verdict(rows: tuple[Row, ...]) -> Verdict:
         return "shown"
     over = [value for row in rows if row.arm == SDPA and row.metric.startswith(OVER) for value in row.values]
     return "opposite" if max(over) <= 1 else "not shown"
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return math.fsum(values) / len(values)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from windeye.papers.maformer.plan import ARMS, CONCAT, GLOBAL, LOCAL, MAF, SUM
 from windeye.papers.maformer.speed import BLOCK, Speeds
 from windeye.papers.maformer.training import Outcome
+from windeye.papers.paired import ahead, mean, told
 from windeye.report import Check, Row, Verdict
 
 AHEAD = 1.0
@@ -48,10 +49,9 @@ def checks(rows: Sequence[Row]) -> tuple[Check, ...]:
     """
     sizes = [row.mean for row in rows if row.metric == "parameters" and row.arm in ARMS]
     spread = max(sizes) / min(sizes) - 1
-    over_concat, over_sum = ahead(rows, MAF, CONCAT), ahead(rows, MAF, SUM)
-    concat_over_sum = mean(ahead(rows, CONCAT, SUM))
-    lone = [max(a, b) for a, b in zip(values(rows, LOCAL), values(rows, GLOBAL), strict=True)]
-    over_lone = tuple(a - b for a, b in zip(values(rows, MAF), lone, strict=True))
+    over_concat, over_sum = ahead(rows, MAF, CONCAT, JOINT), ahead(rows, MAF, SUM, JOINT)
+    concat_over_sum = mean(ahead(rows, CONCAT, SUM, JOINT))
+    over_lone = [min(pair) for pair in zip(*(ahead(rows, MAF, arm, JOINT) for arm in (LOCAL, GLOBAL)), strict=True)]
     large, small = mean(ahead(rows, MAF, LOCAL, LARGE)), mean(ahead(rows, MAF, GLOBAL, SMALL))
     return (
         Check("sizes within 2 %", f"{100 * spread:.2f} %", spread <= 0.02),
@@ -74,28 +74,5 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     """What `RULE` says about these rows."""
     if all(check.held for check in checks(rows)):
         return "shown"
-    behind = ahead(rows, SUM, MAF)
+    behind = ahead(rows, SUM, MAF, JOINT)
     return "opposite" if mean(behind) >= AHEAD and min(behind) > 0 else "not shown"
-
-
-def values(rows: Sequence[Row], arm: str, metric: str = JOINT) -> tuple[float, ...]:
-    """One number per seed.
-
-    Raises:
-        KeyError: there is no such row.
-    """
-    return {(row.arm, row.metric): row.values for row in rows}[arm, metric]
-
-
-def ahead(rows: Sequence[Row], first: str, second: str, metric: str = JOINT) -> tuple[float, ...]:
-    """Points by which one arm is ahead of another, seed by seed."""
-    pairs = zip(values(rows, first, metric), values(rows, second, metric), strict=True)
-    return tuple(round(a - b, 9) for a, b in pairs)
-
-
-def mean(numbers: Sequence[float]) -> float:
-    return round(sum(numbers) / len(numbers), 9)
-
-
-def told(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{number:+.1f}" for number in numbers)

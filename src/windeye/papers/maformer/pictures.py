@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from windeye.papers.maformer.judgement import JOINT, LARGE, SMALL, values
+from windeye.papers.maformer.judgement import JOINT, LARGE, SMALL
 from windeye.papers.maformer.plan import ARMS, RATIOS, ablation
 from windeye.papers.maformer.scenes import scenes
+from windeye.papers.paired import values
 from windeye.report import Picture, Row
 from windeye.report.figures import COLOURS, as_png, as_svg, canvas
 
