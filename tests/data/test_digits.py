@@ -3,7 +3,7 @@
 import torch
 from sklearn.datasets import load_digits
 
-from windeye.data.digits import mixed_digits, scanned_digits
+from windeye.data.digits import divided, mixed_digits, scanned_digits
 
 
 def test_they_are_those_of_scikit_learn_from_zero_to_one():
@@ -20,3 +20,10 @@ def test_mixing_keeps_every_scan_with_its_value():
     assert torch.equal(mixed[0], scans[order])
     assert torch.equal(mixed[1], values[order])
     assert not torch.equal(mixed[1], values)
+
+
+def test_a_scan_is_trained_on_or_tested_with():
+    known, new = divided(scanned_digits())
+    assert len(new[1]) == 500
+    for part, whole in zip(zip(known, new, strict=True), scanned_digits(), strict=True):
+        assert torch.equal(torch.cat(part), whole)

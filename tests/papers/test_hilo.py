@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from windeye.data import digits
 from windeye.data.sequences import IGNORED
 from windeye.papers import card, hilo, registry
 from windeye.papers.experiment import Run
@@ -82,7 +83,7 @@ def test_held_out_scenes_show_digits_that_training_never_does(monkeypatch):
     monkeypatch.setattr(scenes, "digits", lambda: (scans, marked))
     for held_out in (False, True):
         _, labels = scenes.scenes(20, torch.Generator().manual_seed(0), held_out=held_out)
-        assert ((labels[labels != IGNORED] >= scenes.TRAINED) == held_out).all()
+        assert ((labels[labels != IGNORED] >= digits.TRAINED) == held_out).all()
 
 
 def test_photographs_are_grey_squares():

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from windeye.data import digits
 from windeye.nn.mixers import MultiScaleFusionMixer
 from windeye.papers import maformer
 from windeye.papers.experiment import Run
 from windeye.papers.maformer import arms, judgement, plan, scenes, speed, training
+from windeye.papers.scene_plan import ScenePlan
 from windeye.report import Row
 from windeye.tokens import resize
 
@@ -124,7 +126,7 @@ def test_held_out_scenes_show_scans_that_training_never_does(monkeypatch):
     monkeypatch.setattr(scenes, "digits", lambda: (scans, torch.arange(len(values))))
     for held_out in (False, True):
         _, chosen = scenes.scenes(50, torch.Generator().manual_seed(0), held_out=held_out)
-        assert ((chosen >= scenes.TRAINED) == held_out).all()
+        assert ((chosen >= digits.TRAINED) == held_out).all()
 
 
 def test_hits_are_counted_digit_by_digit():
@@ -139,7 +141,7 @@ def test_hits_are_counted_digit_by_digit():
             logits[torch.arange(len(images)), 10 + labels[start : self.at, 1]] = 1.0
             return logits
 
-    small = plan.Plan(8, 2, 1, 1, 1, 1e-3, 250, 3)
+    small = ScenePlan(8, 2, 1, 1, 1, 1e-3, 250, 3)
     random = torch.Generator().manual_seed(training.derived_seed("maformer held out", 4))
     _, labels = scenes.scenes(250, random, held_out=True)
     model = Knows()

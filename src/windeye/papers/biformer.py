@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from windeye.compare.pieces import Pieces
-from windeye.data.digits import scanned_digits
+from windeye.data.digits import divided, scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, TokenMixerSpec, WindowSpec
 from windeye.papers.arms import each_arm
@@ -36,7 +36,6 @@ CLASSES = 4
 """Digits from 0 to 3."""
 MEAN, SPREAD = 0.3, 0.38
 """Of the pixels of scans."""
-FIRST_TEST = 1297
 BATCH, RATE, DECAY, WARM_UP, COOL_DOWN = 16, 3e-3, 0.05, 0.1, 0.3
 
 FULL, ROUTED, RANDOM, OWN, SHIFTED = "full", "routed", "random regions", "own region", "shifted windows"
@@ -170,10 +169,8 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     Raises:
         ImportError: without scikit-learn.
     """
-    glyphs, labels = scanned_digits()
-    known = torch.arange(len(labels)) < FIRST_TEST
-    first, second = (part & (labels < CLASSES) for part in (known, ~known))
-    return (glyphs[first], labels[first]), (glyphs[second], labels[second])
+    known, new = ((glyphs[labels < CLASSES], labels[labels < CLASSES]) for glyphs, labels in divided(scanned_digits()))
+    return known, new
 
 
 def scenes(source: tuple[Tensor, Tensor], number: int, random: torch.Generator) -> Scenes:

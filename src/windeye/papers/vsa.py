@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.compare.pieces import Pieces
-from windeye.data.digits import scanned_digits
+from windeye.data.digits import TRAINED, divided, scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
 from windeye.nn.mixers import TokenMixerSpec, VSAMixer, VSASpec, WindowSpec
 from windeye.papers.arms import each_arm
@@ -34,7 +34,7 @@ MEAN, SPREAD = 0.13, 0.24
 """Of the pixels of canvases; networks read what is left without them."""
 POSITION = 2 * (WINDOW // 2) + 1
 DIM, HEADS, DEPTH = 24, 2, 2
-GLYPH, FIRST_TEST = 8, 1297
+GLYPH = 8
 SMALLEST, LARGEST = 1.0, 3.5
 """How many times larger than scanned a digit is."""
 EDGES = (2.0, 2.75)
@@ -108,11 +108,8 @@ def digits() -> tuple[Digits, Digits]:
     Raises:
         ImportError: without scikit-learn.
     """
-    glyphs, labels = scanned_digits()
-    return (
-        Digits(glyphs[:FIRST_TEST], labels[:FIRST_TEST]),
-        Digits(glyphs[FIRST_TEST:], labels[FIRST_TEST:]),
-    )
+    known, new = divided(scanned_digits())
+    return Digits(*known), Digits(*new)
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def train_and_test(arm: str, seed: int, plan: Plan, device: str, tell: Callable[
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step / plan.steps))
     losses = []
     for step in range(plan.steps):
-        batch = scenes(known, torch.randint(FIRST_TEST, (BATCH,), generator=random), random)
+        batch = scenes(known, torch.randint(TRAINED, (BATCH,), generator=random), random)
         optimiser.zero_grad(set_to_none=True)
         loss = F.cross_entropy(model(scaled(batch.images).to(device)), batch.labels.to(device))
         torch.autograd.backward(loss)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from windeye.nn.mixers import FullSpec, HiLoSpec, SpatialReductionSpec, TokenMixerSpec, WindowSpec
 from windeye.papers.experiment import Budget
+from windeye.papers.scene_plan import ScenePlan
 
 ALPHAS = (0.0, 0.5, 0.9, 1.0)
 SPLIT = (0.5, 0.9)
@@ -27,22 +26,8 @@ ARMS: dict[str, TokenMixerSpec | None] = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Width and heads of the networks, their blocks, training, held-out scenes, rounds of timing per seed."""
-
-    dim: int
-    heads: int
-    blocks: int
-    steps: int
-    batch: int
-    rate: float
-    held_out: int
-    rounds: int
-
-
-PLANS: dict[Budget, Plan] = {
-    "smoke": Plan(12, 6, 2, 2, 2, 3e-3, 4, 1),
-    "default": Plan(48, 4, 3, 320, 16, 5e-3, 512, 9),
-    "full": Plan(96, 6, 4, 3000, 32, 1e-3, 512, 15),
+PLANS: dict[Budget, ScenePlan] = {
+    "smoke": ScenePlan(12, 6, 2, 2, 2, 3e-3, 4, 1),
+    "default": ScenePlan(48, 4, 3, 320, 16, 5e-3, 512, 9),
+    "full": ScenePlan(96, 6, 4, 3000, 32, 1e-3, 512, 15),
 }

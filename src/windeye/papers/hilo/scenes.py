@@ -10,14 +10,13 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from windeye.data import photograph
+from windeye.data.digits import divided
 from windeye.data.digits import mixed_digits as digits
 from windeye.data.sequences import IGNORED
 
 SIDE, PATCH = 48, 4
 DIGITS, SIZES = 3, (16, 24)
 """How many in a scene, and how large, in pixels; all lie at multiples of the patch."""
-TRAINED = 1297
-"""Digits that training draws from; the other 500 are held out."""
 NOISE = 0.1
 SQUARE = 64
 """Side of the squares that a photograph is cut into."""
@@ -33,9 +32,8 @@ def scenes(
         >>> images.shape, labels.shape, bool((labels == IGNORED).any())
         (torch.Size([2, 1, 48, 48]), torch.Size([2, 12, 12]), True)
     """
-    scans, values = digits()
-    first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
-    chosen = torch.randint(first, last, (number, DIGITS), generator=random)
+    scans, values = divided(digits())[held_out]
+    chosen = torch.randint(len(values), (number, DIGITS), generator=random)
     sizes = torch.tensor(SIZES)[torch.randint(len(SIZES), (number, DIGITS), generator=random)]
     places = torch.rand(number, DIGITS, 2, generator=random)
     images = torch.zeros(number, 1, SIDE, SIDE)

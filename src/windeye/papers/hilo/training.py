@@ -18,7 +18,8 @@ from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone
 from windeye.nn.mixers import FullMixer, HiLoMixer, TokenMixer
 from windeye.papers.hilo import scenes
 from windeye.papers.hilo.frequency import high_share
-from windeye.papers.hilo.plan import ARMS, SPLIT, Plan, hilo
+from windeye.papers.hilo.plan import ARMS, SPLIT, hilo
+from windeye.papers.scene_plan import ScenePlan
 from windeye.train import AdamW, Cosine
 
 MEAN, SPREAD = 0.12, 0.3
@@ -45,7 +46,7 @@ class Speeds(TypedDict):
 class Namer(nn.Module):
     """One stage at the resolution of patches, and the digit of every token."""
 
-    def __init__(self, arm: str, plan: Plan) -> None:
+    def __init__(self, arm: str, plan: ScenePlan) -> None:
         super().__init__()
         stage = StageSpec(plan.dim, plan.heads, ConvSpec(), (ARMS[arm],) * plan.blocks, depthwise=True)
         self.backbone = HierarchicalBackbone(BackboneConfig((stage,), in_chans=1, num_classes=0, init_std=None))
@@ -55,7 +56,7 @@ class Namer(nn.Module):
         return self.head(self.backbone.forward_features((images - MEAN) / SPREAD))
 
 
-def train(arm: str, plan: Plan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
+def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
     """All arms of a seed see the same scenes in the same order."""
     began = time.perf_counter()
     torch.manual_seed(derived_seed("hilo", arm, seed))
@@ -90,7 +91,7 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def accuracy(model: Namer, plan: Plan, seed: int, device: str) -> float:
+def accuracy(model: Namer, plan: ScenePlan, seed: int, device: str) -> float:
     """Share of covered tokens of held-out scenes, made of held-out digits, that are named rightly."""
     images, labels = scenes.scenes(
         plan.held_out, torch.Generator().manual_seed(derived_seed("hilo held out", seed)), held_out=True
@@ -129,7 +130,7 @@ def shares(model: Namer, images: Tensor) -> list[list[float]]:
     return found
 
 
-def speeds(plan: Plan) -> Speeds:
+def speeds(plan: ScenePlan) -> Speeds:
     """A forward pass of each arm in turn, on the CPU, on images as large as the squares of photographs."""
     began = time.perf_counter()
     models = {arm: Namer(arm, plan).eval() for arm in ARMS}

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import MultiScaleFusionMixer, TokenMixer
-from windeye.papers.maformer.plan import ABLATIONS, CONCAT, GLOBAL, LOCAL, MAF, RATIO, SUM, Plan
+from windeye.papers.maformer.plan import ABLATIONS, CONCAT, GLOBAL, LOCAL, MAF, RATIO, SUM
 from windeye.papers.maformer.scenes import PATCH, SIDE
+from windeye.papers.scene_plan import ScenePlan
 from windeye.tokens import resize
 
 WINDOW = 4
@@ -90,7 +91,7 @@ class ArmSpec:
         return form(dim, heads, SIDE // PATCH, ratio, window=WINDOW, expansion=self.expansion)
 
 
-def network(arm: str, plan: Plan) -> HierarchicalBackbone:
+def network(arm: str, plan: ScenePlan) -> HierarchicalBackbone:
     """One stage of blocks at the resolution of patches, the mean token, and ten logits for either digit.
 
     Arms of `windeye.papers.maformer.plan.ARMS` have equal sizes.
@@ -98,7 +99,7 @@ def network(arm: str, plan: Plan) -> HierarchicalBackbone:
     return _network(arm, plan, _expansion(arm, plan))
 
 
-def _network(arm: str, plan: Plan, expansion: float) -> HierarchicalBackbone:
+def _network(arm: str, plan: ScenePlan, expansion: float) -> HierarchicalBackbone:
     spec = ArmSpec(arm, expansion)
     stage = StageSpec(plan.dim, plan.heads, ConvSpec(PATCH, PATCH), (spec,) * plan.blocks, ratio=expansion)
     return HierarchicalBackbone(
@@ -107,7 +108,7 @@ def _network(arm: str, plan: Plan, expansion: float) -> HierarchicalBackbone:
 
 
 @lru_cache(maxsize=64)
-def _expansion(arm: str, plan: Plan) -> float:
+def _expansion(arm: str, plan: ScenePlan) -> float:
     """The inner width with which an arm has as many parameters as fusion by attention; sizes grow linearly with it."""
     if arm == MAF or arm in ABLATIONS:
         return EXPANSION
@@ -116,6 +117,6 @@ def _expansion(arm: str, plan: Plan) -> float:
     return EXPANSION * (1 + (wanted - narrow) / (wide - narrow))
 
 
-def _size(arm: str, plan: Plan, expansion: float) -> int:
+def _size(arm: str, plan: ScenePlan, expansion: float) -> int:
     with torch.device("meta"):
         return sum(p.numel() for p in _network(arm, plan, expansion).parameters())

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from windeye.papers.experiment import Budget
+from windeye.papers.scene_plan import ScenePlan
 
 LOCAL, GLOBAL, SUM, CONCAT, MAF = "local branch", "global branch", "sum", "concatenation", "attention"
 ARMS = (LOCAL, GLOBAL, SUM, CONCAT, MAF)
@@ -22,22 +21,8 @@ def ablation(ratio: float) -> str:
 ABLATIONS = {ablation(ratio): ratio for ratio in RATIOS if ratio != RATIO}
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Width and heads of the networks, their blocks, training, held-out scenes, rounds of timing."""
-
-    dim: int
-    heads: int
-    blocks: int
-    steps: int
-    batch: int
-    rate: float
-    held_out: int
-    rounds: int
-
-
-PLANS: dict[Budget, Plan] = {
-    "smoke": Plan(8, 2, 1, 2, 4, 3e-3, 8, 3),
-    "default": Plan(32, 2, 2, 400, 16, 3e-3, 1000, 7),
-    "full": Plan(64, 4, 2, 6000, 64, 1e-3, 4000, 15),
+PLANS: dict[Budget, ScenePlan] = {
+    "smoke": ScenePlan(8, 2, 1, 2, 4, 3e-3, 8, 3),
+    "default": ScenePlan(32, 2, 2, 400, 16, 3e-3, 1000, 7),
+    "full": ScenePlan(64, 4, 2, 6000, 64, 1e-3, 4000, 15),
 }

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from windeye.data.digits import divided
 from windeye.data.digits import mixed_digits as digits
 
 GLYPH, SIDE, PATCH = 8, 48, 4
@@ -14,8 +15,6 @@ GLYPH, SIDE, PATCH = 8, 48, 4
 INK = 0.4
 """From what brightness on the large digit is drawn."""
 NOISE = 0.1
-TRAINED = 1297
-"""Scans that training draws from; the other 500 are held out."""
 
 
 def stencil(scans: Float[Tensor, "number 8 8"]) -> Bool[Tensor, "number 48 48"]:
@@ -38,9 +37,8 @@ def scenes(
         >>> images.shape, labels.shape
         (torch.Size([2, 1, 48, 48]), torch.Size([2, 2]))
     """
-    scans, values = digits()
-    first, last = (TRAINED, len(values)) if held_out else (0, TRAINED)
-    chosen = torch.randint(first, last, (number, 2), generator=random)
+    scans, values = divided(digits())[held_out]
+    chosen = torch.randint(len(values), (number, 2), generator=random)
     tiles = scans[chosen[:, 1]].repeat(1, SIDE // GLYPH, SIDE // GLYPH)
     images = (stencil(scans[chosen[:, 0]]) * tiles)[:, None]
     return images + NOISE * torch.randn(images.shape, generator=random), values[chosen]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from windeye.data.sequences import derived_seed
 from windeye.papers.maformer.arms import network
-from windeye.papers.maformer.plan import Plan
 from windeye.papers.maformer.scenes import scenes
+from windeye.papers.scene_plan import ScenePlan
 from windeye.train import AdamW, Cosine, fit
 
 
@@ -29,7 +29,7 @@ class Outcome(TypedDict):
     seconds: float
 
 
-def train(arm: str, plan: Plan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
+def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
     """All arms of a seed see the same scenes in the same order."""
     began = time.perf_counter()
     torch.manual_seed(derived_seed("maformer", arm, seed))
@@ -67,7 +67,7 @@ def both(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def right(model: nn.Module, plan: Plan, seed: int, device: str) -> tuple[Tensor, Tensor]:
+def right(model: nn.Module, plan: ScenePlan, seed: int, device: str) -> tuple[Tensor, Tensor]:
     """For every held-out scene whether the large digit is named rightly, and whether the small one is."""
     random = torch.Generator().manual_seed(derived_seed("maformer held out", seed))
     images, labels = scenes(plan.held_out, random, held_out=True)
