@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from windeye.data.images import ImageFolder, middle, random_part
+from windeye.data.images.opening import eight_bits, opened
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -77,6 +78,15 @@ def test_images_of_every_kind_become_red_green_blue(tmp_path, mode):
     assert middle(path, 8).shape == (3, 8, 8)
 
 
+def test_sixteen_bits_are_read_in_full_and_what_is_transparent_becomes_white(tmp_path):
+    deep = np.array([[0, 65535], [25700, 51400]], dtype=np.uint16).repeat(8, 0).repeat(8, 1)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    found = np.asarray(eight_bits(opened(tmp_path / "deep.png")))[::8, ::8, 0]
+    assert found.tolist() == [[0, 255], [100, 200]]
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert middle(tmp_path / "clear.png", 8).unique().tolist() == [255]
+
+
 def test_an_image_of_one_pixel_is_enough(tmp_path):
     path = write(tmp_path / "a.png", [[[9, 9, 9]]])
     assert middle(path, 4).unique().tolist() == random_part(path, 4, torch.Generator()).unique().tolist() == [9]
@@ -84,7 +94,7 @@ def test_an_image_of_one_pixel_is_enough(tmp_path):
 
 def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"a\.png is no image"):
+    with pytest.raises(ValueError, match=r"a\.png is not an image that Pillow can read"):
         middle(tmp_path / "a.png", 8)
 
 

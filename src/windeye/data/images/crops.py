@@ -11,6 +11,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from windeye.data.images.opening import eight_bits, opened, pillow
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -27,7 +29,7 @@ def middle(path: Path, side: int) -> UInt8[Tensor, "3 side side"]:
     Raises:
         ValueError: the file is no image; names it. ImportError: Pillow is missing.
     """
-    image = _opened(path)
+    image = eight_bits(opened(path))
     short = min(image.size) * SHARE
     left, top = ((length - short) / 2 for length in image.size)
     return _cut(image, (left, top, left + short, top + short), side)
@@ -42,7 +44,7 @@ def random_part(path: Path, side: int, generator: torch.Generator) -> UInt8[Tens
     Raises:
         ValueError: the file is no image; names it. ImportError: Pillow is missing.
     """
-    image = _opened(path)
+    image = eight_bits(opened(path))
     width, height = image.size
     draws = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
     area = width * height * (AREAS[0] + (AREAS[1] - AREAS[0]) * draws[0])
@@ -53,20 +55,6 @@ def random_part(path: Path, side: int, generator: torch.Generator) -> UInt8[Tens
     return cut.flip(2) if draws[4] < 0.5 else cut
 
 
-def _opened(path: Path) -> Image:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow: pip install 'windeye[vision]'") from error
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:  # what Pillow raises of files that are no images, or cut off
-        raise ValueError(f"{path} is no image that can be read: {error}") from error
-
-
 def _cut(image: Image, box: tuple[float, float, float, float], side: int) -> UInt8[Tensor, "3 side side"]:
-    from PIL import Image
-
-    part = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    part = image.resize((side, side), pillow().Resampling.BICUBIC, box=box)
     return torch.from_numpy(np.array(part)).permute(2, 0, 1)

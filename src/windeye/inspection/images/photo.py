@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from windeye.data import PHOTOGRAPHS, photograph
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from windeye.data.images.opening import grey, on_white, opened, pillow, pixels_of, upright
 
 Pair = tuple[int, int]
 Colours = tuple[tuple[float, ...], tuple[float, ...]]
@@ -63,12 +60,8 @@ def read_photo(source: Any) -> Photo:
         return source
     if isinstance(source, np.ndarray):
         return Photo("array", _of_array(source))
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow: pip install 'windeye[vision]'") from error
-    if isinstance(source, Image.Image):
-        return Photo("image", _of_pillow(ImageOps.exif_transpose(source)))
+    if isinstance(source, pillow().Image):
+        return Photo("image", pixels_of(upright(source)))
     if not isinstance(source, str | Path):
         raise TypeError(f"image must be a file, a name, a Pillow image or an array, got {type(source).__name__}")
     path = Path(source)
@@ -76,15 +69,7 @@ def read_photo(source: Any) -> Photo:
         return Photo(str(source), photograph(str(source)).astype(np.float32) / 255)
     if not path.is_file():
         raise ValueError(f"there is no image file {path}; photographs at hand are {', '.join(PHOTOGRAPHS)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                return Photo(path.name, _of_pillow(ImageOps.exif_transpose(file)))
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that Pillow can read") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is an image that cannot be read: {error}") from error
+    return Photo(path.name, pixels_of(opened(path)))
 
 
 def model_size(
@@ -158,21 +143,6 @@ def shown(x: Float[Tensor, "channels height width"]) -> Photo:
     return Photo("tensor", ((x - low) / (high - low).clamp(min=1e-12)).permute(1, 2, 0).numpy())
 
 
-def _of_pillow(image: Image) -> Float[np.ndarray, "height width 3"]:
-    if image.mode.startswith("I;16"):
-        return _three(np.asarray(image).astype(np.float32) / 65535)
-    if image.mode in ("I", "F"):  # whole numbers of files with 16 bits, or of no known range
-        values = np.nan_to_num(np.asarray(image).astype(np.float32))
-        low = min(float(values.min()), 0.0)
-        high = max(float(values.max()), 65535.0 if image.mode == "I" else low + 1.0)
-        return _three((values - low) / (high - low))
-    if image.mode in ("LA", "La", "RGBa", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode == "RGBA":
-        return _on_white(np.asarray(image).astype(np.float32) / 255)
-    return np.asarray(image.convert("RGB")).astype(np.float32) / 255
-
-
 def _of_array(values: Any) -> Float[np.ndarray, "height width 3"]:
     if values.ndim == 2:
         values = values[..., None]
@@ -186,13 +156,4 @@ def _of_array(values: Any) -> Float[np.ndarray, "height width 3"]:
         scaled = values.astype(np.float32)
         if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
             raise ValueError("an array of fractions must lie between 0 and 1")
-    return _on_white(scaled) if scaled.shape[2] == 4 else _three(scaled[..., 0]) if scaled.shape[2] == 1 else scaled
-
-
-def _on_white(pixels: Float[np.ndarray, "height width 4"]) -> Float[np.ndarray, "height width 3"]:
-    alpha = pixels[..., 3:]
-    return pixels[..., :3] * alpha + (1 - alpha)
-
-
-def _three(grey: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width 3"]:
-    return np.repeat(grey[..., None], 3, axis=2)
+    return on_white(scaled) if scaled.shape[2] == 4 else grey(scaled[..., 0]) if scaled.shape[2] == 1 else scaled
