@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from papers.smoke import smoke_run
 from windeye.data import where
 from windeye.data.text import labelled, words_of
 from windeye.models import AttentiveClassifier, AttentiveConfig
@@ -16,8 +17,7 @@ from windeye.nn.perturbation import Adversarial
 from windeye.papers import attention_perturbation as paper
 from windeye.papers.attention_perturbation import evaluation, judgement, plan, speed, training
 from windeye.papers.attention_perturbation.texts import Texts, prepared
-from windeye.papers.experiment import Run
-from windeye.report import Evidence, Row
+from windeye.report import Row
 
 TASKS = ("tweets", "docstrings")
 GOOD = {
@@ -53,15 +53,12 @@ def failed(made):
 
 
 @pytest.fixture(scope="module")
-def smoke():
-    told = []
-    run = Run("smoke", (0,), progress=lambda _part, share: told.append(share), command="windeye run x")
-    return paper.experiment(run), told
+def smoke(tmp_path_factory):
+    return smoke_run(paper, tmp_path_factory.mktemp("attention_perturbation"))
 
 
 def test_every_arm_leaves_all_its_numbers(smoke):
-    evidence, told = smoke
-    assert isinstance(evidence, Evidence)
+    evidence = smoke.evidence
     for arm in plan.ARMS:
         for metric in (*METRICS, evaluation.attacked(5.0, 10), *evaluation.AGREEMENTS, evaluation.RANDOM):
             value = evidence.row(f"docstrings: {arm}", metric).mean
@@ -69,9 +66,6 @@ def test_every_arm_leaves_all_its_numbers(smoke):
     for arm in (plan.ADVERSARIAL, plan.word_at(8.0), speed.WHOLE):
         assert evidence.row(arm, judgement.OVER_PLAIN).mean > 0
     assert evidence.verdict == judgement.verdict(evidence.rows, plan.PLANS["smoke"])
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1.0)
-    assert all(picture.content.startswith("<svg") for picture in evidence.pictures)
 
 
 def test_the_same_seed_is_the_same_training():

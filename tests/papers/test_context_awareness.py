@@ -3,19 +3,17 @@
 import pytest
 import torch
 
+from papers.smoke import smoke_run
 from windeye.data.sequences import IGNORED
 from windeye.data.tasks.haystack import SANDWICH, prompt, question
 from windeye.data.text import chat_template, label_tokens
 from windeye.papers import context_awareness as paper
-from windeye.papers import registry
-from windeye.papers.card import find
 from windeye.papers.context_awareness import judgement
 from windeye.papers.context_awareness.dialogues import KINDS, World
 from windeye.papers.context_awareness.needle import READ, Read, common, shares
 from windeye.papers.context_awareness.plan import ALPHAS, LAYER, PLANS, TUNING
 from windeye.papers.context_awareness.tuning import ARMS, SPANS, STEERED, learned, span_of, tune
-from windeye.papers.experiment import Run
-from windeye.report import Evidence, Row
+from windeye.report import Row
 from windeye.sites import allocation, emphasis, steer
 
 WORLD = World(seed=3)
@@ -100,23 +98,17 @@ def test_every_arm_starts_from_the_same_weights_and_sees_the_same_dialogues():
 
 
 @pytest.fixture(scope="module")
-def smoke():
-    told = []
-    run = Run("smoke", (0,), progress=lambda _part, share: told.append(share), command="windeye run context-awareness")
-    return paper.experiment(run), told
+def smoke(tmp_path_factory):
+    return smoke_run(paper, tmp_path_factory.mktemp("context_awareness"))
 
 
 def test_every_arm_leaves_what_it_reads_and_remembers(smoke):
-    evidence, told = smoke
-    assert isinstance(evidence, Evidence)
+    evidence = smoke.evidence
     for arm in (judgement.BEFORE, *ARMS):
         for metric in (judgement.PASSAGE, judgement.MARKED, judgement.MEMORY, judgement.MEMORY_MARKED):
             assert 0 <= evidence.row(arm, metric).mean <= 1
     assert len({(row.arm, row.metric) for row in evidence.rows}) == len(evidence.rows)
     assert evidence.verdict == judgement.verdict(evidence.rows)
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1.0)
-    assert all(picture.content.startswith("<svg") for picture in evidence.pictures)
 
 
 def rows(**changed):
@@ -253,12 +245,3 @@ def test_a_real_chat_model_is_asked_with_its_template_and_without():
         assert tokenizer.decode(fresh.ids[fresh.of("user")]) == asked
         special = set(begun.ids.tolist()) & {tokenizer.bos_token_id, tokenizer.eos_token_id}
         assert bool(special) == (layout == "chat")
-
-
-def test_the_committed_run_is_judged_by_this_rule():
-    evidence = registry.evidence_of(find("context-awareness"))
-    assert evidence is not None
-    assert (evidence.claim, evidence.rule, evidence.limits) == (paper.CLAIM, paper.RULE, paper.LIMITS)
-    assert evidence.checks == judgement.checks(evidence.rows)
-    assert evidence.verdict == judgement.verdict(evidence.rows)
-    assert evidence.seeds == paper.SEEDS["default"]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from oracles.attention import attention
+from papers.smoke import Smoke, smoke_run
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.data.tasks import MQAR
 from windeye.nn import CausalAttention
 from windeye.nn.rotary import rotate
-from windeye.papers import card, dma, registry
+from windeye.papers import dma
 from windeye.papers.dma import arms, judgement, training
 from windeye.papers.dma.arms import BEST, DMA, EQUAL, FULL, RANDOM, WINDOW, ChoosingAttention, EqualSpec
 from windeye.papers.dma.judgement import ACCURACY, VALUES
 from windeye.papers.dma.plan import PLANS
-from windeye.papers.experiment import Run
-from windeye.report import Evidence, Recorder, Row, evidence_page
+from windeye.report import Row, evidence_page
 
 GOOD = {FULL: 0.98, WINDOW: 0.25, DMA: 0.97, BEST: 0.99, RANDOM: 0.55, EQUAL: 0.26}
 SMOKE = PLANS["smoke"]
@@ -40,31 +39,15 @@ def failed(made: tuple[Row, ...]) -> list[str]:
     return [check.demand for check in judgement.checks(made) if not check.held]
 
 
-Smoke = tuple[Evidence, list[tuple[str, float]], Path]
-
-
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    path = tmp_path_factory.mktemp("dma") / "parts.jsonl"
-    told: list[tuple[str, float]] = []
-    threads = torch.get_num_threads()
-    evidence = dma.experiment(
-        Run(
-            budget="smoke",
-            seeds=dma.SEEDS["smoke"],
-            recorder=Recorder(path, {}),
-            progress=lambda part, share: told.append((part, share)),
-            command="windeye run dma --budget smoke",
-        )
-    )
-    assert torch.get_num_threads() == threads
-    return evidence, told, path
+    return smoke_run(dma, tmp_path_factory.mktemp("dma"))
 
 
 def test_smoke_has_every_arm(smoke: Smoke) -> None:
-    evidence, _, path = smoke
+    evidence = smoke.evidence
     assert {row.arm for row in evidence.rows if row.metric == ACCURACY} == {arm.name for arm in arms.ARMS}
-    assert len(path.read_text().splitlines()) == 2 * len(arms.ARMS)
+    assert len(smoke.parts) == 2 * len(arms.ARMS)
     assert all(evidence.row(arm.name, "rate").mean in SMOKE.recall.rates for arm in arms.ARMS)
     assert all(0 <= evidence.row(DMA, metric).mean <= 1 for metric in (VALUES, judgement.KEYS, judgement.CHANCE))
     assert evidence.row(EQUAL, VALUES).n == 1
@@ -74,25 +57,9 @@ def test_smoke_has_every_arm(smoke: Smoke) -> None:
 
 
 def test_paired_differences_are_rows(smoke: Smoke) -> None:
-    evidence, _, _ = smoke
+    evidence = smoke.evidence
     gap = evidence.row(f"{DMA} minus {FULL}", "paired difference in recall").mean
     assert gap == pytest.approx(100 * (evidence.row(DMA, ACCURACY).mean - evidence.row(FULL, ACCURACY).mean))
-
-
-def test_progress_rises_to_one(smoke: Smoke) -> None:
-    shares = [share for _, share in smoke[1]]
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1.0)
-
-
-def test_recorded_parts_are_not_trained_again(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_arguments: object) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(dma, "train", never)
-    monkeypatch.setattr(dma, "choose_rate", never)
-    again = dma.experiment(Run(budget="smoke", seeds=(0,), recorder=Recorder(smoke[2], {})))
-    assert again.rows == smoke[0].rows
 
 
 def test_arms_of_a_seed_share_what_they_have_in_common() -> None:
@@ -286,13 +253,3 @@ def test_the_plan_drops_keys() -> None:
         assert 3 * task.pairs <= plan.keep or plan is SMOKE
         assert task.filler == "zero"
         assert replace(task, power=1.0) == task
-
-
-def test_the_committed_run_is_judged_by_this_rule() -> None:
-    found = registry.evidence_of(card.find("dma"))
-    if found is None:
-        pytest.skip("no committed run yet")
-    assert found.budget == "default"
-    assert (found.claim, found.rule) == (dma.CLAIM, dma.RULE)
-    assert found.verdict == judgement.verdict(found.rows)
-    assert found.checks == judgement.checks(found.rows)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
 
 import windeye
+from papers.smoke import Smoke, smoke_run
 from windeye.papers import fna
-from windeye.papers.experiment import Run
-from windeye.report import Evidence, Recorder, Row
+from windeye.report import Row
 
 GOOD = {"full": 0.95, "NA": 0.950, "NA+dilated": 0.952, "blocks": 0.90, "NA permuted": 0.93}
 SHIFTS = {"full": 0.5, "NA": 1e-15, "NA+dilated": 1e-15, "blocks": 0.8, "NA permuted": 0.9}
@@ -38,63 +37,33 @@ def failed(made: tuple[Row, ...]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evidence, list[tuple[str, float]], Path]:
-    path = tmp_path_factory.mktemp("fna") / "parts.jsonl"
-    told: list[tuple[str, float]] = []
-    threads = torch.get_num_threads()
-    evidence = fna.experiment(
-        Run(
-            budget="smoke",
-            seeds=fna.SEEDS["smoke"],
-            recorder=Recorder(path, {}),
-            progress=lambda part, share: told.append((part, share)),
-            command="windeye run fna --budget smoke",
-        )
-    )
-    assert torch.get_num_threads() == threads
-    return evidence, told, path
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    return smoke_run(fna, tmp_path_factory.mktemp("fna"))
 
 
-def test_smoke_has_every_arm_with_equal_parameters(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
-    evidence, _, path = smoke
+def test_smoke_has_every_arm_with_equal_parameters(smoke: Smoke) -> None:
+    evidence = smoke.evidence
     assert {row.arm for row in evidence.rows if row.metric == fna.ACCURACY} == {arm.name for arm in fna.ARMS}
     assert len({evidence.row(arm.name, "parameters").values for arm in fna.ARMS}) == 1
-    assert len(path.read_text().splitlines()) == len(fna.ARMS)
+    assert len(smoke.parts) == len(fna.ARMS)
     assert all(0 <= evidence.row(arm.name, fna.ACCURACY).mean <= 1 for arm in fna.ARMS)
     assert evidence.verdict == fna.verdict(evidence.rows)
-    assert [picture.content.startswith("<svg") for picture in evidence.pictures] == [True]
+    assert len(evidence.pictures) == 1
 
 
-def test_paired_differences_are_rows(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
-    evidence, _, _ = smoke
+def test_paired_differences_are_rows(smoke: Smoke) -> None:
+    evidence = smoke.evidence
     gap = evidence.row("NA minus blocks", "paired accuracy difference").mean
     expected = evidence.row("NA", fna.ACCURACY).mean - evidence.row("blocks", fna.ACCURACY).mean
     assert gap == pytest.approx(100 * expected)
 
 
-def test_smoke_shift_errors_are_those_of_the_mechanism(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
-    evidence, _, _ = smoke
+def test_smoke_shift_errors_are_those_of_the_mechanism(smoke: Smoke) -> None:
+    evidence = smoke.evidence
     for arm in ("NA", "NA+dilated"):
         assert max(evidence.row(arm, fna.SHIFT).values) < fna.EXACT
     for arm in ("blocks", "full", "NA permuted"):
         assert min(evidence.row(arm, fna.SHIFT).values) > 1e-3
-
-
-def test_progress_rises_to_one(smoke: tuple[Evidence, list[tuple[str, float]], Path]) -> None:
-    shares = [share for _, share in smoke[1]]
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1.0)
-
-
-def test_recorded_parts_are_not_trained_again(
-    smoke: tuple[Evidence, list[tuple[str, float]], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_arguments: object) -> fna.Outcome:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(fna, "train", never)
-    again = fna.experiment(Run(budget="smoke", seeds=(0,), recorder=Recorder(smoke[2], {})))
-    assert again.rows == smoke[0].rows
 
 
 def test_arms_of_one_seed_start_from_the_same_weights() -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 import windeye
+from papers.smoke import Smoke, smoke_run
 from windeye.kernels.softmax.cpu import visited_pairs
 from windeye.papers import card, denoiser, gna, registry
-from windeye.papers.experiment import Run
 from windeye.papers.gna import effect, judgement, speed
-from windeye.report import Evidence, Recorder, Row, evidence_page
+from windeye.report import Row, evidence_page
 
 SMALL = (speed.Case((12, 12), (4, 4), 2, ()), speed.Case((4, 6, 6), (2, 3, 3), 2, ()))
 """Grids that are timed in no time."""
@@ -59,65 +57,32 @@ def failed(made: tuple[Row, ...]) -> list[str]:
     return [check.demand for check in judgement.checks(made) if not check.held]
 
 
-Smoke = tuple[Evidence, list[tuple[str, float]], Path]
-
-
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    path = tmp_path_factory.mktemp("gna") / "parts.jsonl"
-    told: list[tuple[str, float]] = []
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed, "CASES", SMALL)
-        evidence = gna.experiment(
-            Run(
-                budget="smoke",
-                seeds=gna.SEEDS["smoke"],
-                recorder=Recorder(path, {}),
-                progress=lambda part, share: told.append((part, share)),
-                command="windeye run gna --budget smoke",
-            )
-        )
-    assert torch.get_num_threads() == threads
-    return evidence, told, path
+        return smoke_run(gna, tmp_path_factory.mktemp("gna"))
 
 
 def test_smoke_has_every_arm_at_every_noise(smoke: Smoke) -> None:
-    evidence, _, path = smoke
+    evidence = smoke.evidence
     for name in effect.attentions(0):
         for t in effect.TIMES:
             assert evidence.row(name, judgement.increase(t) if name != "dense" else f"held-out loss at t={t}").n == 1
     for case in SMALL:
         for stride in case.strides:
             assert evidence.row(case.name(stride), judgement.SPEEDUP).mean > 0
-    assert len(path.read_text().splitlines()) == 1 + len(SMALL)
+    assert len(smoke.parts) == 1 + len(SMALL)
     assert len(evidence.checks) == 10
     assert [picture.content[:5] for picture in evidence.pictures] == ["<svg ", "data:", "<svg "]
     assert "How fast" in evidence_page(evidence)
 
 
 def test_paired_differences_are_rows(smoke: Smoke) -> None:
-    evidence, _, _ = smoke
+    evidence = smoke.evidence
     gap = evidence.row("W=8 s=8 minus s=1", "paired difference at t=0.4").mean
     expected = [evidence.row(f"W=8 s={s}", judgement.increase(0.4)).mean for s in (8, 1)]
     assert gap == pytest.approx(expected[0] - expected[1])
-
-
-def test_progress_rises_to_one(smoke: Smoke) -> None:
-    shares = [share for _, share in smoke[1]]
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1.0)
-
-
-def test_recorded_parts_are_not_computed_again(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_arguments: object) -> None:
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(speed, "CASES", SMALL)
-    monkeypatch.setattr(effect, "train_and_replace", never)
-    monkeypatch.setattr(speed, "speeds", never)
-    again = gna.experiment(Run(budget="smoke", seeds=(0,), recorder=Recorder(smoke[2], {})))
-    assert again.rows == smoke[0].rows
 
 
 # The arms

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
+from papers.smoke import smoke_run
 from windeye.data import digits
 from windeye.data.sequences import IGNORED
-from windeye.papers import card, hilo, registry
-from windeye.papers.experiment import Run
+from windeye.papers import hilo
 from windeye.papers.hilo import judgement, plan, scenes, training
 from windeye.papers.hilo.frequency import high_share
-from windeye.report import Evidence, Row
+from windeye.report import Row
 
 ACCURATE = {
     plan.FULL: 0.80, plan.REDUCED: 0.78, plan.WINDOWS: 0.77, plan.hilo(0.0): 0.70, plan.hilo(0.5): 0.80,
@@ -39,24 +39,18 @@ def failed(made):
 
 
 @pytest.fixture(scope="module")
-def smoke():
-    told = []
-    run = Run("smoke", (0,), progress=lambda _part, share: told.append(share), command="windeye run hilo")
-    return hilo.experiment(run), told
+def smoke(tmp_path_factory):
+    return smoke_run(hilo, tmp_path_factory.mktemp("hilo"))
 
 
 def test_every_arm_leaves_its_accuracy_and_its_speed(smoke):
-    evidence, told = smoke
-    assert isinstance(evidence, Evidence)
+    evidence = smoke.evidence
     for arm in plan.ARMS:
         assert 0 <= evidence.row(arm, judgement.ACCURACY).mean <= 1
         assert evidence.row(arm, judgement.SPEED).mean > 0
         looked = judgement.layers(evidence.rows, arm)
         assert looked == (list(range(2)) if arm in (plan.FULL, plan.hilo(0.5), plan.hilo(0.9)) else [])
     assert evidence.verdict == judgement.verdict(evidence.rows)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    assert all(picture.content.startswith("<svg") for picture in evidence.pictures)
 
 
 def test_alpha_keeps_some_heads_of_both_kinds():
@@ -159,12 +153,3 @@ def test_it_is_opposite_only_if_both_lose_to_both_with_every_seed():
     low = {HALF: 0.7, MOST: 0.75}
     assert judgement.verdict(rows(accurate=low)) == "opposite"
     assert judgement.verdict(rows(accurate=low | {MOST: (0.7, 0.7, 0.775)})) == "not shown"
-
-
-def test_committed_evidence_follows_from_its_rows():
-    evidence = registry.evidence_of(card.find("hilo"))
-    assert evidence is not None
-    assert (evidence.rule, evidence.claim, evidence.limits) == (hilo.RULE, hilo.CLAIM, hilo.LIMITS)
-    assert evidence.verdict == judgement.verdict(evidence.rows)
-    assert evidence.checks == judgement.checks(evidence.rows)
-    assert evidence.seeds == hilo.SEEDS["default"]

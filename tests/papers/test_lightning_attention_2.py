@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 import windeye
+from papers.smoke import Smoke, smoke_run
 from windeye.papers import card, registry
 from windeye.papers import lightning_attention_2 as la2
-from windeye.papers.experiment import Run
 from windeye.papers.lightning_attention_2 import judgement, memory, speed, training
 from windeye.papers.lightning_attention_2.plan import LENGTHS, LONGEST, PARALLEL, PLANS, SDPA, Plan
-from windeye.report import Evidence, Recorder, Row
+from windeye.report import Row
 
 AGREE, OTHER = f"{training.BLOCKS} against {training.PAIRS}", f"{training.OTHER} against {training.PAIRS}"
 NUMBERS = {
@@ -34,8 +32,6 @@ OVER = {
     **{(SDPA, n): 4.0 * (n / 512) ** 0.9 for n in LENGTHS[:6]},
 }
 
-Smoke = tuple[Evidence, list[tuple[str, float]], Path]
-
 
 def rows(numbers: dict[tuple[str, str], object] | None = None, over: dict[tuple[str, int], object] | None = None):
     """Rows under which the rule holds, but for the changes: one number, or one per seed."""
@@ -53,27 +49,14 @@ def failed(made: tuple[Row, ...]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    path = tmp_path_factory.mktemp("lightning2") / "parts.jsonl"
-    told: list[tuple[str, float]] = []
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         # A fresh Python takes seconds to start: six of them are what the smoke run of the command line does.
         patch.setattr(memory, "peak_extra_bytes", lambda code: len(code) << 20)
-        evidence = la2.experiment(
-            Run(
-                budget="smoke",
-                seeds=la2.SEEDS["smoke"],
-                recorder=Recorder(path, {}),
-                progress=lambda part, share: told.append((part, share)),
-                command="windeye run lightning-attention-2 --budget smoke",
-            )
-        )
-    assert torch.get_num_threads() == threads
-    return evidence, told, path
+        return smoke_run(la2, tmp_path_factory.mktemp("lightning_attention_2"))
 
 
 def test_smoke_has_every_form_at_every_length_it_is_measured_at(smoke: Smoke) -> None:
-    evidence, _, path = smoke
+    evidence = smoke.evidence
     plan = PLANS["smoke"]
     for form in speed.FORMS:
         for n in plan.lengths:
@@ -85,25 +68,9 @@ def test_smoke_has_every_form_at_every_length_it_is_measured_at(smoke: Smoke) ->
     assert evidence.row(speed.KERNEL, judgement.RANGE).mean >= 1
     assert evidence.row(AGREE, judgement.APART).mean < judgement.SAME
     assert evidence.row(speed.KERNEL, judgement.ERROR).mean < judgement.STREAMED
-    assert len(path.read_text().splitlines()) == len(training.FORMS) + 2
+    assert len(smoke.parts) == len(training.FORMS) + 2
     assert len(evidence.checks) == 9
     assert [picture.content.startswith("<svg") for picture in evidence.pictures] == [True, True]
-
-
-def test_progress_rises_to_one(smoke: Smoke) -> None:
-    shares = [share for _, share in smoke[1]]
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1.0)
-
-
-def test_recorded_parts_are_not_computed_again(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_arguments: object) -> None:
-        raise AssertionError("computed again")
-
-    for name in ("train", "speeds", "measure"):
-        monkeypatch.setattr(la2, name, never)
-    again = la2.experiment(Run(budget="smoke", seeds=(0,), recorder=Recorder(smoke[2], {})))
-    assert again.rows == smoke[0].rows
 
 
 # The forms
@@ -250,12 +217,9 @@ def test_the_rule_states_its_margins() -> None:
 # The committed run
 
 
-def test_the_committed_run_is_judged_by_this_rule() -> None:
+def test_the_committed_run_has_every_form_at_every_length_it_is_measured_at() -> None:
     evidence = registry.evidence_of(card.find("lightning-attention-2"))
     assert evidence is not None
-    assert evidence.rule == la2.RULE
-    assert evidence.checks == judgement.checks(evidence.rows)
-    assert evidence.verdict == judgement.verdict(evidence.rows)
     assert evidence.row(AGREE, judgement.APART).n == evidence.row(speed.KERNEL, judgement.RANGE).n == 3
     for form in speed.FORMS:
         for n in LENGTHS:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from papers.smoke import Smoke, smoke_run
 from windeye.data.graphs import NeighbourTree, TreePrompts, lay_out, tree_prompt
 from windeye.papers import card, llm_graphs, registry
-from windeye.papers.experiment import Run
 from windeye.papers.llm_graphs import attention, baselines, judgement, plan, training
 from windeye.papers.llm_graphs.attention import OTHER, OWN, PAIRS
 from windeye.papers.llm_graphs.examples import PAD, RARE, Examples, Task, Words, packed, unpacked
@@ -19,7 +18,7 @@ from windeye.papers.llm_graphs.judgement import ACCURACY, PREFERENCE, drop, of
 from windeye.papers.llm_graphs.plan import ARMS, DIGITS, FULL, HORIZONS, PLANS, RANDOM, SYNTAX, WORDING
 from windeye.papers.llm_graphs.reader import Reader, random_horizon, through
 from windeye.patterns import Causal, tree_horizon
-from windeye.report import Evidence, Recorder, Row, evidence_page
+from windeye.report import Row, evidence_page
 from windeye.sites import record
 
 SMOKE = PLANS["smoke"]
@@ -298,18 +297,14 @@ def test_baselines_know_what_they_are_given(task: Task) -> None:
 
 # the experiment
 
-Smoke = tuple[Evidence, list[float], Path]
-
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    path, told = tmp_path_factory.mktemp("llm-graphs") / "parts.jsonl", []
-    run = Run("smoke", (0,), recorder=Recorder(path, {}), progress=lambda _part, share: told.append(share))
-    return llm_graphs.experiment(run), told, path
+    return smoke_run(llm_graphs, tmp_path_factory.mktemp("llm_graphs"))
 
 
 def test_smoke_has_every_arm(smoke: Smoke) -> None:
-    evidence, told, _ = smoke
+    evidence = smoke.evidence
     for graph, horizons in ARMS.items():
         assert 0 <= evidence.row(f"{graph}, {baselines.MAJORITY}", ACCURACY).mean <= 1
         for horizon in horizons:
@@ -323,18 +318,6 @@ def test_smoke_has_every_arm(smoke: Smoke) -> None:
     assert evidence.checks == judgement.checks(evidence.rows)
     assert [picture.content[:4] for picture in evidence.pictures] == ["<svg"] * 3
     assert "Whom children look at" in evidence_page(evidence)
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(1.0)
-
-
-def test_recorded_parts_are_not_trained_again(smoke: Smoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_arguments: object) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(llm_graphs, "train", never)
-    monkeypatch.setattr(llm_graphs, "without_reading", never)
-    again = llm_graphs.experiment(Run("smoke", (0,), recorder=Recorder(smoke[2], {})))
-    assert again.rows == smoke[0].rows
 
 
 def test_training_repeats_itself_and_refuses_the_seed_of_the_pilots(task: Task) -> None:
@@ -413,16 +396,6 @@ def test_margins_are_inclusive_and_opposite_needs_every_seed() -> None:
 def test_a_missing_row_is_an_error() -> None:
     with pytest.raises(KeyError):
         judgement.verdict([row for row in rows() if row.arm != of(SYNTAX, 2)])
-
-
-def test_the_committed_run_is_judged_by_this_rule() -> None:
-    found = registry.evidence_of(card.find("llm-graphs"))
-    if found is None:
-        pytest.skip("no committed run yet")
-    assert found.budget == "default"
-    assert (found.claim, found.rule) == (llm_graphs.CLAIM, llm_graphs.RULE)
-    assert found.verdict == judgement.verdict(found.rows)
-    assert found.checks == judgement.checks(found.rows)
 
 
 def test_the_argument_says_what_the_committed_run_says() -> None:

@@ -61,7 +61,7 @@ def experiment(run: Run) -> Evidence:
         ImportError: without Accelerate, torchmetrics or transformers; names the extra.
     """
     plan = PLANS[run.budget]
-    pieces = Pieces(run.recorder, run.progress, len(run.seeds) + 4)
+    pieces = Pieces(run.recorder, run.progress, len(run.seeds) + (plan.speed is not None) + 3 * (plan.real is not None))
     with one_thread():
         found: list[Outcome] = [
             pieces.do(f"small model, seed {seed}", partial(learn, plan.toy, seed, run.device)) for seed in run.seeds
