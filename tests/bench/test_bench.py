@@ -40,6 +40,11 @@ def test_timing_stops_after_the_time_it_is_given():
     assert 3 <= result["a"].rounds < 20
 
 
+def test_seconds_of_the_processor_leave_out_what_others_take():
+    result = compare({"a": lambda: time.sleep(0.05)}, baseline="a", rounds=3, clock=time.process_time)
+    assert result["a"].seconds < 0.02
+
+
 def test_an_unknown_baseline_is_refused():
     with pytest.raises(ValueError, match="baseline must be one of a, got 'b'"):
         compare({"a": lambda: None}, baseline="b")

@@ -1,6 +1,7 @@
 """What is timed is what the layers compute, and what would take too long is not timed."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -66,3 +67,8 @@ def test_an_arm_that_would_take_too_long_is_left_out_from_there_on(monkeypatch):
 def test_lengths_must_rise(lengths):
     with pytest.raises(ValueError, match="lengths must be positive and rising, got"):
         ThroughputPlan(lengths=lengths)
+
+
+def test_waiting_for_a_busy_processor_is_no_time_of_an_arm(monkeypatch):
+    monkeypatch.setattr(throughput, "candidate", lambda *_arguments: lambda: time.sleep(0.05))
+    assert seconds([ARMS["tnl"]], "prefill", 16, PLAN, [])["tnl"] < 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -87,6 +88,8 @@ def seconds(
 ) -> Seconds:
     """Median seconds of every arm, arms taking turns; of one token for "decoding", else of all.
 
+    On a CPU those are seconds of the processor, which a busy machine hardly stretches; one thread is assumed.
+
     Args:
         arms: what is timed.
         work: what is done.
@@ -107,7 +110,8 @@ def seconds(
     timed = [arm for arm in arms if not limited or expected(arm.name, before) <= plan.most_seconds]
     tokens = plan.decoded if work == "decoding" else 1
     candidates = {arm.name: candidate(arm, work, length, plan, device) for arm in timed}
-    found = compare(candidates, baseline=timed[0].name, rounds=plan.rounds) if timed else {}
+    clock = time.process_time if torch.device(device).type == "cpu" else time.perf_counter
+    found = compare(candidates, baseline=timed[0].name, rounds=plan.rounds, clock=clock) if timed else {}
     tell(1.0)
     return {arm.name: found[arm.name].seconds / tokens if arm.name in found else None for arm in arms}
 
