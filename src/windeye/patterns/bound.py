@@ -116,12 +116,16 @@ class Bound:
 
     def density(self) -> float:
         """Share of all pairs that are allowed; sparsity is one minus this."""
-        everything = self.tokens * self.tokens_kv
+        everything = self.relations * self.tokens * self.tokens_kv
         return self.pairs() / everything if everything else 0.0
 
     def flops(self, heads: int = 1, head_dim: int = 64, value_dim: int | None = None, batch: int = 1) -> int:
-        """Operations of both products of a forward pass: ``2 B H pairs (D + Dv)`` (fna spec, cost model)."""
-        return 2 * batch * heads * self.pairs() * (head_dim + (head_dim if value_dim is None else value_dim))
+        """Operations of both products of a forward pass: ``2 B H pairs (D + Dv)`` (fna spec, cost model).
+
+        Batch entries and query heads share the relations where there are several.
+        """
+        sharing = max(1, batch * heads // max(1, self.relations))
+        return 2 * sharing * self.pairs() * (head_dim + (head_dim if value_dim is None else value_dim))
 
     def inverse(self) -> Bound:
         """The reverse relation: for each key token, the query tokens that see it."""

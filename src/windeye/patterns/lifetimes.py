@@ -158,15 +158,6 @@ class Lifetimes(Bound):
         born = keys.clamp(min=self.tokens_kv - self.tokens)
         return int((self.planes.clamp(max=self.tokens_kv) - born).clamp(min=0).sum())
 
-    def density(self) -> float:
-        everything = self.relations * self.tokens * self.tokens_kv
-        return self.pairs() / everything if everything else 0.0
-
-    def flops(self, heads: int = 1, head_dim: int = 64, value_dim: int | None = None, batch: int = 1) -> int:
-        """As `Bound.flops`; ``batch`` and ``heads`` are those of the queries, which share the rows of the table."""
-        sharing = max(1, batch * heads // max(1, self.relations))
-        return 2 * sharing * self.pairs() * (head_dim + (head_dim if value_dim is None else value_dim))
-
     def inverse(self, batch: int = 0, head: int = 0) -> Bound:
         """The reverse relation of one head: for each key the queries that see it, which is one interval table."""
         offset = self.tokens_kv - self.tokens
