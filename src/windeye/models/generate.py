@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from windeye.memory import State
 from windeye.models.decoder import DecoderLM
 from windeye.models.sampling import Sampling
 from windeye.nn.padding import layout_of
+from windeye.sites.hooks import evaluating
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def generate(
 
     new: list[Tensor] = []
     done = torch.zeros_like(lengths, dtype=torch.bool)
-    with _evaluating(model):
+    with evaluating(model):
         hidden, state = model.hidden(ids, lengths=layout.lengths, state=state)
         last = hidden[torch.arange(len(ids), device=ids.device), lengths - 1]
         while len(new) < max_new_tokens:
@@ -79,14 +77,3 @@ def generate(
             hidden, state = model.hidden(token[:, None], state=state)
             last = hidden[:, 0]
     return torch.stack(new, dim=1) if new else ids[:, :0]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, and afterwards as it was."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -8,8 +8,7 @@ model's own numbers in every run: what does not add up is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from windeye.sites.hooks import hooked
 from windeye.sites.parts import Layer, Parts, assemble, child
 from windeye.sites.replay import Body, OwnBody, TransformersBody
 
@@ -262,48 +262,3 @@ def _check_sums(parts: Anatomy, run: Streams, last: Tensor) -> None:
                     f"layer {layer}: the stream and what its {who} write do not add up to the stream behind, off by "
                     f"{off:.3g}; with scaled or parallel branches there is no plain residual stream"
                 )
-
-
-class Hooks:
-    """Changes at modules for the length of a run; a change that returns None only looks."""
-
-    def __init__(self) -> None:
-        self._handles: list[Any] = []
-
-    def before(self, module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> None:
-        """Look at, or replace, the first input of a module."""
-
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> Any:
-            found = change(args[0])
-            return None if found is None else (found, *args[1:])
-
-        self._handles.append(module.register_forward_pre_hook(hook))
-
-    def after(self, module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> None:
-        """Look at, or replace, the output of a module."""
-        self._handles.append(module.register_forward_hook(lambda _module, _args, out: change(out)))
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-@contextmanager
-def hooked() -> Iterator[Hooks]:
-    """Hooks that are gone afterwards, however it ends."""
-    hooks = Hooks()
-    try:
-        yield hooks
-    finally:
-        hooks.remove()
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; the mode is given back."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from windeye.sites.anatomy import anatomy, evaluating, run_streams
+from windeye.sites.anatomy import anatomy, run_streams
+from windeye.sites.hooks import evaluating
 
 
 def logit_lens(

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.data.tasks import ContrastBatch
-from windeye.sites.anatomy import Anatomy, Projection, anatomy, evaluating, hooked, run_streams
+from windeye.sites.anatomy import Anatomy, Projection, anatomy, run_streams
 from windeye.sites.effects import Effects
+from windeye.sites.hooks import evaluating, hooked
 from windeye.sites.replay import Replay
 
 By = Literal["corrupt", "zero", "mean"]

@@ -25,8 +25,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from windeye.data.tasks import ContrastBatch
-from windeye.sites.anatomy import Anatomy, Input, Projection, Streams, anatomy, evaluating, hooked, run_streams
+from windeye.sites.anatomy import Anatomy, Input, Projection, Streams, anatomy, run_streams
 from windeye.sites.effects import Effects
+from windeye.sites.hooks import evaluating, hooked
 from windeye.sites.replay import Replay
 
 Mlps = Literal["free", "frozen"]

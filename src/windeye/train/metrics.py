@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from windeye.data.sequences import IGNORED
+from windeye.sites.hooks import evaluating
 from windeye.train.extra import required
 
 
@@ -68,10 +69,8 @@ def score(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[st
     accuracy, loss = (
         torchmetrics.MeanMetric(nan_strategy="disable").to(device).set_dtype(torch.float64) for _ in range(2)
     )
-    was_training = model.training
-    model.eval()
     judged = 0
-    try:
+    with evaluating(model):
         for tokens, targets in batches:
             logits, targets = logits_of(model(tokens.to(device))), targets.to(device)
             kept = targets != IGNORED
@@ -82,8 +81,6 @@ def score(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[st
             losses = token_loss(logits, targets, reduction="none").double()
             loss.update(losses[kept.flatten()])
             accuracy.update((logits.argmax(dim=-1) == targets)[kept].double())
-    finally:
-        model.train(was_training)
     if judged == 0:
         raise ValueError(f"batches have no judged position: every target is {IGNORED}, or there is none")
     mean = float(loss.compute())

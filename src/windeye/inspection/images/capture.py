@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from windeye.models.vision import HierarchicalBackbone, VisionTransformer
 from windeye.nn.mixers import TokenMixer
+from windeye.sites.hooks import evaluating, hooked
 
 ENTRY = "entry"
 """What the attention inside a stage's entry is called instead of a block's number."""
@@ -79,26 +81,15 @@ def capture(
         >>> sizes
         [('0.0', 1, 8, 10, 16), ('1.0', 1, 4, 5, 32)]
     """
-    training = model.training
     told: set[Layer] = set()
-    hooks = [
-        mixer.register_forward_pre_hook(_telling(layer, mixer, told, see)) for layer, mixer in mixers_of(model).items()
-    ]
-    try:
-        return model.eval()(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        model.train(training)
 
-
-def _telling(
-    layer: Layer, mixer: TokenMixer, told: set[Layer], see: See
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def tell(layer: Layer, mixer: TokenMixer, x: Tensor) -> None:
         # A part runs once more whenever the mixer around it is asked for its plans.
         if layer not in told:
             told.add(layer)
-            see(layer, mixer, inputs[0])
+            see(layer, mixer, x)
 
-    return hook
+    with hooked() as hooks, evaluating(model):
+        for layer, mixer in mixers_of(model).items():
+            hooks.before(mixer, partial(tell, layer, mixer))
+        return model(images)
