@@ -56,3 +56,26 @@ def loss(logits, targets):
 def gradients(model, value):
     names, parameters = zip(*model.named_parameters(), strict=True)
     return dict(zip(names, torch.autograd.grad(value, parameters), strict=True))
+
+
+def decoded(model, ids, prefill):
+    """Logits of a prompt that is read in one pass, and of every token behind it that is read alone."""
+    logits, state = model(ids[:, :prefill], return_state=True)
+    outs = [logits]
+    for token in ids[:, prefill:].split(1, dim=1):
+        logits, state = model(token, state=state, return_state=True)
+        outs.append(logits)
+    return torch.cat(outs, dim=1)
+
+
+def there_and_back(weights, make):
+    """Weights exported, loaded into another model and exported again are the same bits; the file and what was loaded
+    of it."""
+    one, two = make(), make()
+    official = weights.export(one)
+    report = weights.load(two, official)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+    again = weights.export(two)
+    assert again.keys() == official.keys()
+    assert all(torch.equal(again[name], official[name]) for name in official)
+    return official, report

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from golden import load, same
-from models.official import BASED, DOGE, TNL, based_of, doge_of, gradients, loss, released_names, tnl_of
+from models.official import BASED, DOGE, TNL, based_of, decoded, doge_of, gradients, loss, released_names, tnl_of
 
 TNL_CASES = pytest.mark.parametrize("case", ["model_paper_rule", "model_inverted_lrpe_rule"])
 
@@ -62,12 +62,7 @@ def test_based_decodes_what_it_computes_in_one_pass():
     meta, numbers = load("based", "tiny_based_model")
     model, ids = based_of(meta, numbers), numbers["input.ids"]
     for prefill in (1, 4, 16):
-        logits, state = model(ids[:, :prefill], return_state=True)
-        outs = [logits]
-        for token in ids[:, prefill:].split(1, dim=1):
-            logits, state = model(token, state=state, return_state=True)
-            outs.append(logits)
-        same(torch.cat(outs, dim=1), numbers["output.logits"])
+        same(decoded(model, ids, prefill), numbers["output.logits"])
 
 
 def test_doge_with_all_gradients():
@@ -89,12 +84,7 @@ def test_doge_decodes_what_it_computes_in_one_pass():
     meta, numbers = load("dma", "doge_model")
     model, ids = doge_of(meta, numbers), numbers["input.ids"]
     for prefill in (1, 6, 7, 8, 13):  # below, at and above the 7 keys that are kept
-        logits, state = model(ids[:, :prefill], return_state=True)
-        outs = [logits]
-        for token in ids[:, prefill:].split(1, dim=1):
-            logits, state = model(token, state=state, return_state=True)
-            outs.append(logits)
-        same(torch.cat(outs, dim=1), numbers["output.logits"])
+        same(decoded(model, ids, prefill), numbers["output.logits"])
 
 
 def test_exported_weights_are_the_official_ones_bit_by_bit():
