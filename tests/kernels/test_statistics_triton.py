@@ -197,7 +197,7 @@ def test_boxes_meet_where_queries_see(name, queries, keys):
             begin, middle, end = (int(t) for t in (found.of_queries.begin[entry], found.of_queries.middle[entry],
                                                    found.of_queries.begin[entry + 1]))  # fmt: skip
             for at in range(begin, end):
-                met[at < middle].add((box, int(found.of_queries.other[at])))
+                met[at < middle].add((box, int(found.of_queries.other[at]) // 8))  # named by first tokens
         for box in range(rows):
             for other in range(columns):
                 block = seen[batch, box * 16 : (box + 1) * 16, other * 8 : (other + 1) * 8]
@@ -208,7 +208,7 @@ def test_boxes_meet_where_queries_see(name, queries, keys):
         for box in range(columns):
             entry = batch * columns + box
             others = found.of_keys.other[found.of_keys.begin[entry] : found.of_keys.begin[entry + 1]]
-            back |= {(int(other), box) for other in others}
+            back |= {(int(other) // 16, box) for other in others}
         assert back == met[True] | met[False]
 
 

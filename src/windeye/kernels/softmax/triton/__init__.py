@@ -101,10 +101,8 @@ def backward(
         return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
     from windeye.kernels.softmax.triton import launch
 
-    # What each logit's gradient has subtracted: the mean of the weights' gradients, minus that of the log-sum-exp.
-    delta = (out.float() * grad_out.float()).sum(dim=-1) - grad_lse.float()
     call = launch.Call.of(problem, query, key, value, bias, key_padding, seed)
-    pulls = launch.Pulls(lse, delta.contiguous(), grad_out.contiguous())
+    pulls = launch.pulls(out, lse, grad_out, grad_lse)
     launch.backward(call, pulls, *grads)
     if bias is None:
         return grads[0], grads[1], grads[2], None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,7 +22,8 @@ class View(NamedTuple):
 
 class Side(NamedTuple):
     """The tokens of one side and their boxes. Along an axis, tokens of a box lie ``step`` apart, and of each of so many
-    residue classes there are ``row`` boxes; those at the rim may hold fewer tokens, or none."""
+    residue classes there are ``row`` boxes; those at the rim may hold fewer tokens, or none. Lists name a box by the
+    coordinates of its first token, packed into one number: the third axis lowest, the first from ``shift0`` on."""
 
     tokens: int
     length0: int
@@ -36,10 +38,33 @@ class Side(NamedTuple):
     boxes: int
     boxes1: int
     boxes2: int
+    shift0: int
+    shift1: int
+    mask1: int
+    mask2: int
+
+    @classmethod
+    def of(cls, lengths: tuple[int, ...], steps: tuple[int, ...], rows: tuple[int, ...]) -> Side:
+        """A grid of three axes in so many residue classes, with so many boxes of each."""
+        boxes = [step * row for step, row in zip(steps, rows, strict=True)]
+        second, third = (max(length - 1, 0).bit_length() for length in lengths[1:])
+        return cls(
+            prod(lengths), lengths[0], lengths[1], lengths[2], steps[0], steps[1], steps[2], rows[0], rows[1], rows[2],
+            prod(boxes), boxes[1], boxes[2], second + third, third, (1 << second) - 1, (1 << third) - 1,
+        )  # fmt: skip
+
+    def packed(self, first: Any, second: Any, third: Any) -> Any:
+        """Arrays or tensors of coordinates, in 64 bits, as lists hold them."""
+        return first << self.shift0 | second << self.shift1 | third
+
+    @property
+    def narrow(self) -> bool:
+        """Whether 32 bits hold what is packed."""
+        return self.shift0 + max(self.length0 - 1, 0).bit_length() < 32
 
 
 class Lists(NamedTuple):
-    """For each box those it meets: ``other[begin:middle]`` whole, ``other[middle:end]`` in part."""
+    """For each box those it meets, packed: ``other[begin:middle]`` whole, ``other[middle:end]`` in part."""
 
     begin: torch.Tensor
     middle: torch.Tensor
@@ -47,12 +72,20 @@ class Lists(NamedTuple):
 
 
 class Relation(NamedTuple):
-    """The interval tables: first keys, how many positions they span, and where each table begins, its length and
-    step."""
+    """Interval tables, as a plan holds them."""
 
     start: torch.Tensor
     span: torch.Tensor
     place: torch.Tensor
+
+
+class Pulls(NamedTuple):
+    """What the backward pass is given: dense [batch, queries, heads] the normalisers in units of log 2, infinite for
+    queries that saw nothing, and what the gradients of logits have subtracted; and the gradients of outputs."""
+
+    norm: torch.Tensor
+    less: torch.Tensor
+    grad_out: View
 
 
 class Bias(NamedTuple):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import coordinates, rows
-from windeye.kernels.softmax.triton.gradients import meet, of_box
+from windeye.kernels.softmax.triton.boxes import across, coordinates, down, lanes, listed, places, product, rows
+from windeye.kernels.softmax.triton.gradients import norms, pulled
+from windeye.kernels.softmax.triton.pairs import UNSEEN, logits, related
 
 
 @triton.jit
@@ -26,35 +27,42 @@ def key_lanes(first, EXTENTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.cons
 
 @triton.jit
 def grad_bias(
-    query, key, value, hidden, bias, dropout, lse, delta, grad_out, partial, scale_log2, batches, share, heads, group,
+    query, key, value, hidden, bias, dropout, pulls, partial, scale_log2, batches, share, heads, group,
     queries, keys, groups, begin, q_boxes, kv_boxes, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, EXTENTS: tl.constexpr, OFFSETS: tl.constexpr,
-    RANK: tl.constexpr, TERMS: tl.constexpr, PRECISION: tl.constexpr,
+    RANK: tl.constexpr, CHECKS: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The sums of one group of pairs of boxes, one head and ``share`` batch entries."""
     own = tl.program_id(0) % groups
     head = (tl.program_id(0) // groups % heads).to(tl.int64)
     first = tl.program_id(0) // groups // heads * share
+    q_lane, k_lane = lanes(queries, QUERIES), lanes(keys, KEYS)
+    q_places, g_places = places(query, q_lane, WIDTH), places(pulls.grad_out, q_lane, VALUE_WIDTH)
+    k_places, v_places = places(key, k_lane, WIDTH), places(value, k_lane, VALUE_WIDTH)
     total = tl.zeros([QUERIES[0] * QUERIES[1] * QUERIES[2], KEYS[0] * KEYS[1] * KEYS[2]], tl.float32)
     for entry in range(first, tl.minimum(first + share, batches)):
         batch = tl.cast(entry, tl.int64)
         for pair in range(tl.load(begin + own), tl.load(begin + own + 1)):
-            at = coordinates(queries, tl.load(q_boxes + pair), QUERIES)
-            of_keys = coordinates(keys, tl.load(kv_boxes + pair), KEYS)
-            q_rows, g_rows, norm, less = of_box(
-                query, grad_out, lse, delta, batch, head, heads, queries, at, head_dim, value_dim, WIDTH, VALUE_WIDTH
-            )
-            k_rows = rows(key, batch, head // group, of_keys, head_dim, WIDTH)
-            v_rows = rows(value, batch, head // group, of_keys, value_dim, VALUE_WIDTH)
-            _, ds = meet(
-                q_rows, g_rows, norm, less, k_rows, v_rows, at, of_keys, batch, head, batch * heads + head, hidden,
-                bias, dropout, queries, keys, relation, scale_log2, RANK, TERMS, True, PRECISION,
+            q_start, k_start = listed(queries, tl.load(q_boxes + pair)), listed(keys, tl.load(kv_boxes + pair))
+            at, of_keys = coordinates(queries, q_start, q_lane, False), coordinates(keys, k_start, k_lane, False)
+            q_rows = rows(query, batch, head, q_start, q_places, at, head_dim, WIDTH, False)
+            g_rows = rows(pulls.grad_out, batch, head, q_start, g_places, at, value_dim, VALUE_WIDTH, False)
+            k_rows = rows(key, batch, head // group, k_start, k_places, of_keys, head_dim, WIDTH, False)
+            v_rows = rows(value, batch, head // group, k_start, v_places, of_keys, value_dim, VALUE_WIDTH, False)
+            norm, less = norms(pulls, batch, head, heads, queries, at, False)
+            q, k = down(at), across(coordinates(keys, k_start, k_lane, True))
+            s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
+            s = tl.where(related(q, k, relation, RANK, CHECKS), s, UNSEEN)
+            pull = product(g_rows, tl.trans(v_rows), PRECISION)
+            _, ds = pulled(
+                s, pull, norm[:, None], less[:, None], q, k, batch * heads + head, dropout, queries, keys, scale_log2,
+                RAW,
             )  # fmt: skip
             total += ds
     all_offsets: tl.constexpr = EXTENTS[0] * EXTENTS[1] * EXTENTS[2]
     partial += tl.program_id(0).to(tl.int64) * all_offsets
     for start in tl.static_range(0, all_offsets, OFFSETS):
-        lanes = key_lanes(start, EXTENTS, QUERIES, KEYS, OFFSETS)
-        sums = tl.sum(tl.where(lanes >= 0, tl.gather(total, tl.maximum(lanes, 0), 1), 0.0), 0)
+        lane = key_lanes(start, EXTENTS, QUERIES, KEYS, OFFSETS)
+        sums = tl.sum(tl.where(lane >= 0, tl.gather(total, tl.maximum(lane, 0), 1), 0.0), 0)
         tl.store(partial + start + tl.arange(0, OFFSETS), sums)

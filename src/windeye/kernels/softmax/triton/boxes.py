@@ -1,4 +1,8 @@
-"""What all kernels do with a box of tokens: where its tokens are and fetching their rows."""
+"""What all kernels do with a box of tokens: where its tokens are and fetching their rows.
+
+A box is its origin, three numbers, and its lanes, which are those of every box: what hangs on lanes alone is made once,
+outside of the walk over boxes.
+"""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 from __future__ import annotations
@@ -8,21 +12,55 @@ import triton.language as tl
 
 
 @triton.jit
-def along(box, lane, length, step, row, SIZE: tl.constexpr):
-    """Coordinates of the lanes of one axis, -1 beyond its end. Computed, not fetched: the compiler fetches rows ahead
-    whose addresses do not hang on other fetches."""
-    at = box // row + (box % row * SIZE + lane) * step
-    return tl.where(at < length, at, -1)
+def along(box, row, step, SIZE: tl.constexpr):
+    """The first coordinate of a box of one axis."""
+    return box // row + box % row * SIZE * step
 
 
 @triton.jit
-def coordinates(side, box, SIZE: tl.constexpr):
-    """The three coordinates of each token of a box, -1 where it has none."""
-    lane = tl.arange(0, SIZE[0] * SIZE[1] * SIZE[2])
+def origin(side, box, SIZE: tl.constexpr):
+    """The coordinates of the first token of a box."""
     box0, box1, box2 = box // (side.boxes2 * side.boxes1), box // side.boxes2 % side.boxes1, box % side.boxes2
-    first = along(box0, lane // (SIZE[2] * SIZE[1]), side.length0, side.step0, side.row0, SIZE[0])
-    second = along(box1, lane // SIZE[2] % SIZE[1], side.length1, side.step1, side.row1, SIZE[1])
-    return first, second, along(box2, lane % SIZE[2], side.length2, side.step2, side.row2, SIZE[2])
+    first = along(box0, side.row0, side.step0, SIZE[0])
+    second = along(box1, side.row1, side.step1, SIZE[1])
+    return first, second, along(box2, side.row2, side.step2, SIZE[2])
+
+
+@triton.jit
+def listed(side, packed):
+    """The origin of a box that a list holds, where its coordinates stand side by side in one number."""
+    return packed >> side.shift0, (packed >> side.shift1) & side.mask1, packed & side.mask2
+
+
+@triton.jit
+def lanes(side, SIZE: tl.constexpr):
+    """How far each lane of a box lies from its origin along each axis."""
+    lane = tl.arange(0, SIZE[0] * SIZE[1] * SIZE[2])
+    first, second = lane // (SIZE[2] * SIZE[1]), lane // SIZE[2] % SIZE[1]
+    return first * side.step0, second * side.step1, lane % SIZE[2] * side.step2
+
+
+@triton.jit
+def coordinates(side, start, lane, WHOLE: tl.constexpr):
+    """The three coordinates of each token of a box; unless it is ``WHOLE``, -1 beyond the end of an axis."""
+    first, second, last = start[0] + lane[0], start[1] + lane[1], start[2] + lane[2]
+    if not WHOLE:
+        first = tl.where(first < side.length0, first, -1)
+        second = tl.where(second < side.length1, second, -1)
+        last = tl.where(last < side.length2, last, -1)
+    return first, second, last
+
+
+@triton.jit
+def down(at):
+    """Coordinates of the tokens that are the rows of a tile of pairs."""
+    return at[0][:, None], at[1][:, None], at[2][:, None]
+
+
+@triton.jit
+def across(at):
+    """Coordinates of the tokens that are the columns of a tile of pairs."""
+    return at[0][None, :], at[1][None, :], at[2][None, :]
 
 
 @triton.jit
@@ -39,16 +77,30 @@ def number(at, side):
 
 
 @triton.jit
-def rows(view, batch, head, at, dims: tl.constexpr, WIDTH: tl.constexpr):
-    """[tokens, WIDTH] of a tensor, zero where there is no token or coordinate."""
-    dim = tl.arange(0, WIDTH)
-    there = is_token(at)
+def places(view, lane, WIDTH: tl.constexpr):
+    """[lanes, WIDTH]: how far numbers of a box lie from the first one, in elements."""
+    row = lane[0].to(tl.int64) * view.axis0 + lane[1].to(tl.int64) * view.axis1 + lane[2].to(tl.int64) * view.axis2
+    return row[:, None] + tl.arange(0, WIDTH).to(tl.int64)[None, :] * view.dim
+
+
+@triton.jit
+def rows(view, batch, head, start, place, at, dims: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
+    """[lanes, WIDTH] of a tensor, zero where there is no token or coordinate; ``at`` are the coordinates, and ``place``
+    is what `places` makes of lanes."""
+    base = view.base + batch * view.batch + head * view.head
+    base += tl.cast(start[0], tl.int64) * view.axis0
+    base += tl.cast(start[1], tl.int64) * view.axis1
+    base += tl.cast(start[2], tl.int64) * view.axis2
+    known = (tl.arange(0, WIDTH) < dims)[None, :]
     # Lanes without a token have some address that is not read: choosing one for them would hide from the compiler that
     # rows are aligned.
-    place = at[0].to(tl.int64) * view.axis0 + at[1].to(tl.int64) * view.axis1 + at[2].to(tl.int64) * view.axis2
-    place += batch * view.batch + head * view.head
-    inside = there[:, None] & (dim < dims)[None, :]
-    return tl.load(view.base + place[:, None] + dim.to(tl.int64)[None, :] * view.dim, mask=inside, other=0.0)
+    if not WHOLE:
+        found = tl.load(base + place, mask=is_token(at)[:, None] & known, other=0.0)
+    elif dims != WIDTH:
+        found = tl.load(base + place, mask=known, other=0.0)
+    else:
+        found = tl.load(base + place)
+    return found
 
 
 @triton.jit

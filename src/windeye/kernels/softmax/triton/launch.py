@@ -10,16 +10,17 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.problem import Problem
 from windeye.kernels.softmax.triton import relative, tuning
-from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Relation, Side, View
+from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Pulls, Relation, Side, View
 from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
-from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Meetings, Plan, axis_classes, plan
+from windeye.kernels.softmax.triton.plan import AXES, AxisBoxes, Intervals, Meetings, Plan, axis_classes, plan
 from windeye.kernels.softmax.triton.sizes import Kernel, Sizes, width
 from windeye.patterns import Bound
 
@@ -38,6 +39,7 @@ class Tables:
     of_queries: Lists
     of_keys: Lists
     relation: Relation
+    inverse: Relation
 
 
 @lru_cache(maxsize=64)
@@ -46,22 +48,29 @@ def tables(bound: Bound, queries: int, keys: int, device: torch.device, shape: i
     work = plan(bound, queries, keys, shape)
 
     def side(grid: tuple[int, ...], axes: tuple[AxisBoxes, ...]) -> Side:
-        lengths = (1,) * (AXES - len(grid)) + grid
         steps = axis_classes(bound)
-        boxes = [axis.count for axis in axes]
-        rows = [count // step for count, step in zip(boxes, steps, strict=True)]
-        return Side(
-            prod(lengths), lengths[0], lengths[1], lengths[2], steps[0], steps[1], steps[2], rows[0], rows[1], rows[2],
-            prod(boxes), boxes[1], boxes[2],
-        )  # fmt: skip
+        rows = tuple(axis.count // step for axis, step in zip(axes, steps, strict=True))
+        return Side.of((1,) * (AXES - len(grid)) + grid, steps, rows)
 
-    def lists(meetings: Meetings) -> Lists:
-        return Lists(*(_put(array, device) for array in (meetings.begin, meetings.middle, meetings.other)))
+    def lists(meetings: Meetings, others: Side, axes: tuple[AxisBoxes, ...]) -> Lists:
+        arrays = meetings.begin, meetings.middle, origins(others, axes, meetings.other)
+        return Lists(*(_put(array, device) for array in arrays))
 
+    def relation(found: Intervals) -> Relation:
+        return Relation(*(_put(array, device) for array in (found.start, found.span, found.place)))
+
+    q_side, kv_side = side(bound.grid, work.queries), side(bound.grid_kv, work.keys)
     return Tables(
-        work, side(bound.grid, work.queries), side(bound.grid_kv, work.keys), lists(work.of_queries),
-        lists(work.of_keys), Relation(*(_put(array, device) for array in (work.start, work.span, work.place))),
+        work, q_side, kv_side, lists(work.of_queries, kv_side, work.keys), lists(work.of_keys, q_side, work.queries),
+        relation(work.relation), relation(work.inverse),
     )  # fmt: skip
+
+
+def origins(side: Side, axes: tuple[AxisBoxes, ...], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.signedinteger]:
+    """Boxes of a side, by their numbers, as lists hold them. Each must hold a token."""
+    place = np.unravel_index(boxes, [axis.count for axis in axes])
+    first = [axis.coordinates[at * axis.size].astype(np.int64) for axis, at in zip(axes, place, strict=True)]
+    return side.packed(*first).astype(np.int32 if side.narrow else np.int64)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ class Call:
             # Not waited for: a number that is read back would stop the host until the device is done.
             seed = seed.to(problem.device, non_blocking=True)
             dropout = Dropout(seed, threshold(problem.dropout_p), 1.0 / (1.0 - problem.dropout_p))
-        return cls(problem, (_view(query), _view(key), _view(value)), hidden, table, dropout)
+        return cls(problem, (view(query), view(key), view(value)), hidden, table, dropout)
 
     @property
     def inputs(self) -> tuple[Any, ...]:
@@ -105,17 +114,22 @@ class Call:
         return self.problem.scale, self.problem.scale * LOG2E
 
     @property
+    def raw(self) -> bool:
+        """Whether kernels may compare dot products before they are scaled."""
+        return self.bias is None and self.problem.scale * LOG2E >= torch.finfo(torch.float32).tiny
+
+    @property
     def heads(self) -> tuple[int, int]:
         return self.problem.heads, self.problem.heads // self.problem.kv_heads
 
-    def options(self, work: Plan, chosen: Sizes) -> dict[str, Any]:
+    def options(self, work: Plan, chosen: Sizes, relation: Intervals) -> dict[str, Any]:
         """What the kernels are compiled for, and how they are launched."""
         p = self.problem
         return {
             "head_dim": p.head_dim, "value_dim": p.value_dim, "WIDTH": width(p.head_dim),
             "VALUE_WIDTH": width(p.value_dim), "QUERIES": tuple(axis.size for axis in work.queries),
-            "KEYS": tuple(axis.size for axis in work.keys), "RANK": work.rank, "TERMS": work.terms,
-            "PRECISION": precision(p), "num_warps": chosen.warps, "num_stages": chosen.stages,
+            "KEYS": tuple(axis.size for axis in work.keys), "RANK": work.rank, "CHECKS": relation.checks,
+            "RAW": self.raw, "PRECISION": precision(p), "num_warps": chosen.warps, "num_stages": chosen.stages,
             "enable_fp_fusion": True,  # Triton is about to change what it does by itself
         }  # fmt: skip
 
@@ -138,24 +152,20 @@ def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
         t = call.tables(chosen)
         attention[(t.queries.boxes * p.batch * p.heads,)](
             *call.inputs, out, lse, call.scales[1], *call.heads, t.queries, t.keys, t.of_queries, t.relation,
-            **call.options(t.plan, chosen),
+            **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     call.best("attention", run)
 
 
-@dataclass(frozen=True)
-class Pulls:
-    """What the backward pass is given: normalisers, the gradients of outputs, and what the gradients of logits have
-    subtracted; all dense."""
-
-    lse: torch.Tensor
-    delta: torch.Tensor
-    grad_out: torch.Tensor
-
-    @property
-    def inputs(self) -> tuple[torch.Tensor, ...]:
-        return self.lse, self.delta, self.grad_out
+def pulls(out: torch.Tensor, lse: torch.Tensor, grad_out: torch.Tensor, grad_lse: torch.Tensor) -> Pulls:
+    """What the backward pass is given. What each logit's gradient has subtracted is the mean of the weights' gradients,
+    minus that of the log-sum-exp."""
+    less = (out.float() * grad_out.float()).sum(dim=-1) - grad_lse.float()
+    norm = torch.where(lse == -torch.inf, torch.inf, lse * LOG2E)
+    # A gradient may be one number that is seen everywhere; rows that do not lie in one piece are fetched slowly.
+    grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+    return Pulls(norm.contiguous(), less.contiguous(), view(grad_out))
 
 
 def backward(
@@ -167,15 +177,15 @@ def backward(
     def of_queries(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs, *pulls.inputs, grad_query_, *call.scales, *call.heads, t.queries, t.keys, t.of_queries,
-            t.relation, **call.options(t.plan, chosen),
+            *call.inputs, pulls, grad_query_, *call.scales, *call.heads, t.queries, t.keys, t.of_queries,
+            t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     def of_keys(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
-            *call.inputs, *pulls.inputs, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
-            t.of_keys, t.relation, **call.options(t.plan, chosen),
+            *call.inputs, pulls, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
+            t.of_keys, t.inverse, **call.options(t.plan, chosen, t.plan.inverse),
         )  # fmt: skip
 
     call.best("grad_query", of_queries)
@@ -197,9 +207,10 @@ def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torc
         differences = prod(sums.extents)
         partial = torch.empty((shares, p.heads, sums.groups * differences), dtype=torch.float32, device=p.device)
         grad_bias[(sums.groups * p.heads * shares,)](
-            *call.inputs, *pulls.inputs, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
+            *call.inputs, pulls, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
             sums.groups, begin, q_boxes, kv_boxes, t.relation, EXTENTS=sums.extents,
-            OFFSETS=min(differences, chosen.keys), **call.options(t.plan, chosen),
+            OFFSETS=min(differences, chosen.keys),
+            **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
         padded = torch.nn.functional.pad(partial.sum(dim=0), (0, 1))
         found.copy_(padded[:, lanes].sum(dim=-1).reshape(found.shape))
@@ -212,9 +223,9 @@ def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torc
 def _sums(
     bound: Bound, queries: int, keys: int, shape: int, offsets: tuple[int, ...], device: torch.device
 ) -> tuple[Any, ...]:
-    sums = relative.sums(bound, queries, keys, shape, offsets)
-    arrays = (sums.begin, sums.q_boxes, sums.kv_boxes, sums.found)
-    return sums, *(_put(array, device) for array in arrays)
+    sums, t = relative.sums(bound, queries, keys, shape, offsets), tables(bound, queries, keys, device, shape)
+    boxes = origins(t.queries, t.plan.queries, sums.q_boxes), origins(t.keys, t.plan.keys, sums.kv_boxes)
+    return sums, *(_put(array, device) for array in (sums.begin, *boxes, sums.found))
 
 
 def precision(problem: Problem) -> str:
@@ -230,7 +241,7 @@ def _put(array: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def _view(tensor: torch.Tensor) -> View:
+def view(tensor: torch.Tensor) -> View:
     batch, *axes, head, dim = tensor.stride()
     first, second, last = [0] * (AXES - len(axes)) + axes
     return View(tensor, batch, first, second, last, head, dim)

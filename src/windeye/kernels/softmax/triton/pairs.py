@@ -6,33 +6,50 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import is_token, number, product
+from windeye.kernels.softmax.triton.boxes import number, product
+
+UNSEEN = tl.constexpr(float("-inf"))
 
 
 @triton.jit
-def within(query, key, relation, table):
-    """Whether one axis of one term shows the key coordinates to those of the queries."""
-    begin = tl.load(relation.place + 3 * table)
-    length = tl.load(relation.place + 3 * table + 1)
-    step = tl.load(relation.place + 3 * table + 2)
-    of_query = begin + tl.maximum(query, 0)
-    distance = key[None, :] - tl.load(relation.start + of_query)[:, None]
-    distance = tl.where(distance < 0, distance + length, distance)
-    return (distance < tl.load(relation.span + of_query)[:, None]) & (distance % step == 0)
+def within(here, there, relation, table, CHECK: tl.constexpr):
+    """Whether one axis of one term relates coordinates of the one side, of tokens, to those of the other, of any.
+    ``CHECK`` holds the bits `WRAPS` and `STEPS` of the plan."""
+    wraps: tl.constexpr = CHECK % 2 == 1
+    steps: tl.constexpr = CHECK // 2 == 1
+    entry = tl.load(relation.place + 3 * table) + tl.maximum(here, 0)
+    distance = there - tl.load(relation.start + entry)
+    if wraps:
+        length = tl.load(relation.place + 3 * table + 1)
+        distance = tl.where(distance < 0, distance + length, distance)
+    # What lies before the interval becomes a number beyond any span.
+    inside = distance.to(tl.uint32) < tl.load(relation.span + entry).to(tl.uint32)
+    if wraps:
+        inside = inside & (there < length)
+    if steps:
+        inside = inside & (distance % tl.load(relation.place + 3 * table + 2) == 0)
+    return inside
 
 
 @triton.jit
-def seen(q, k, relation, RANK: tl.constexpr, TERMS: tl.constexpr):
-    """[queries, keys]: whether queries see keys, by the tables of the pattern."""
-    shown = is_token(q)[:, None] & (k[2] < 0)[None, :]  # nothing, in the shape of all pairs
-    for term in tl.static_range(TERMS):
-        here = within(q[2], k[2], relation, 3 * term + 2)
-        if RANK > 1:
-            here = here & within(q[1], k[1], relation, 3 * term + 1)
-        if RANK > 2:
-            here = here & within(q[0], k[0], relation, 3 * term)
-        shown = shown | here
-    return shown & is_token(q)[:, None] & is_token(k)[None, :]
+def related_by(here, there, relation, term: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr):
+    """Which pairs one term relates."""
+    inside = within(here[2], there[2], relation, 3 * term + 2, CHECKS[3 * term + 2])
+    if RANK > 1:
+        inside = inside & within(here[1], there[1], relation, 3 * term + 1, CHECKS[3 * term + 1])
+    if RANK > 2:
+        inside = inside & within(here[0], there[0], relation, 3 * term, CHECKS[3 * term])
+    return inside
+
+
+@triton.jit
+def related(here, there, relation, RANK: tl.constexpr, CHECKS: tl.constexpr):
+    """Of pairs: whether the tables of a pattern relate them. Places of ``there`` beyond the end are related to nothing;
+    of ``here`` they stand for the first token."""
+    found = related_by(here, there, relation, 0, RANK, CHECKS)
+    for term in tl.static_range(1, len(CHECKS) // 3):
+        found = found | related_by(here, there, relation, term, RANK, CHECKS)
+    return found
 
 
 @triton.jit
@@ -44,27 +61,33 @@ def place(at, bias):
 
 @triton.jit
 def biases(q, k, bias, head):
-    """[queries, keys] of a relative table; pairs that are not seen may find any entry or none."""
-    away = bias.centre + place(k, bias)[None, :] - place(q, bias)[:, None]
+    """Of pairs: entries of a relative table; pairs that are not seen may find any entry or none."""
+    away = bias.centre + place(k, bias) - place(q, bias)
     known = (away >= 0) & (away < bias.size)
     return tl.load(bias.table + head * bias.size + away, mask=known, other=0.0)
 
 
 @triton.jit
-def logits(
-    q_rows, k_rows, q, k, batch, head, keys, hidden, bias, relation, scale_log2,
-    RANK: tl.constexpr, TERMS: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """[queries, keys] in units of log 2, ``-inf`` where a key is not seen."""
-    s = product(q_rows, tl.trans(k_rows), PRECISION) * scale_log2
+def logits(down, across, q, k, batch, head, keys, hidden, bias, scale_log2, RAW: tl.constexpr, PRECISION: tl.constexpr):
+    """Of pairs, from the rows of the tokens down a tile and across it: logits in units of log 2, or with ``RAW`` dot
+    products that are yet to be scaled; ``-inf`` where padding hides a key. ``q`` and ``k`` are coordinates, in the
+    shape of their side."""
+    s = product(down, tl.trans(across), PRECISION)
+    if not RAW:
+        s *= scale_log2
     if bias is not None:
         s += biases(q, k, bias, head)
-    if MASKED:
-        s = tl.where(seen(q, k, relation, RANK, TERMS), s, float("-inf"))
     if hidden is not None:
-        of_keys = tl.load(hidden + batch * keys.tokens + number(k, keys))
-        s = tl.where((of_keys == 0)[None, :], s, float("-inf"))
+        token = number(k, keys)
+        s = tl.where(tl.load(hidden + batch * keys.tokens + token, mask=token < keys.tokens, other=1) == 0, s, UNSEEN)
     return s
+
+
+@triton.jit
+def powers(s, less, scale_log2, RAW: tl.constexpr):
+    """``2^(s - less)`` of logits as they are kept; the scale costs nothing here, for it goes into one instruction with
+    the difference."""
+    return tl.exp2(s * scale_log2 - less) if RAW else tl.exp2(s - less)
 
 
 @triton.jit
@@ -77,8 +100,8 @@ def mixed(x):
 
 @triton.jit
 def kept(q, k, queries, keys, plane, dropout):
-    """[queries, keys]: which pairs survive; a hash of the seed, the plane, the query and the key decides."""
+    """Of pairs: which survive; a hash of the seed, the plane, the query and the key decides."""
     of_plane = mixed(tl.load(dropout.seed).to(tl.uint32) + plane.to(tl.uint32) * 0x9E3779B9)
     of_query = mixed(of_plane + number(q, queries).to(tl.uint32) * 0x9E3779B9)
     of_key = number(k, keys).to(tl.uint32) * 0x85EBCA6B
-    return mixed(of_query[:, None] ^ of_key[None, :]) >= dropout.threshold
+    return mixed(of_query ^ of_key) >= dropout.threshold

@@ -15,6 +15,9 @@ from windeye.tiling import common_classes
 
 AXES = 3
 """The kernels see three axes always; grids of lower rank get leading axes of length one."""
+WRAPS, STEPS = 1, 2
+"""What an axis of a term may ask of a mask beside its interval, as bits: intervals that go on from the axis' beginning,
+and keys that lie steps apart."""
 MOST_MEETINGS = 1 << 30
 """Pairs of boxes that a plan looks at."""
 
@@ -37,12 +40,25 @@ class AxisBoxes:
 
 @dataclass(frozen=True, eq=False)
 class Meetings:
-    """For each box of one side the boxes of the other that it meets: ``other[begin[b]:middle[b]]`` are seen whole,
-    ``other[middle[b]:begin[b + 1]]`` in part."""
+    """For each box of one side the boxes of the other that it meets: ``other[begin[b]:middle[b]]`` are full of tokens
+    and see or are seen whole, ``other[middle[b]:begin[b + 1]]`` may not be."""
 
     begin: Ints
     middle: Ints
     other: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Interval tables, all terms and axes one after the other, by the coordinates of the one side: the first coordinate
+    of the other side and how many positions follow; of one axis and term from ``place`` on."""
+
+    start: Ints
+    span: Ints
+    place: Ints
+    """[terms, axes, 3]: where a table begins in ``start``, the length of the other axis, and the step."""
+    checks: tuple[int, ...]
+    """Of each term and axis what a mask has to look at beside the interval: `WRAPS`, `STEPS`, both or neither."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +70,10 @@ class Plan:
     keys: tuple[AxisBoxes, ...]
     of_queries: Meetings
     of_keys: Meetings
-    start: Ints
-    """First key of each query coordinate, all terms and axes one after the other; of one axis and term from ``place``
-    on."""
-    span: Ints
-    place: Ints
-    """[terms, axes, 3]: where a table begins in ``start``, the length of the key axis, and the step."""
-
-    @property
-    def terms(self) -> int:
-        return len(self.place)
+    relation: Intervals
+    """The keys of each query."""
+    inverse: Intervals
+    """The queries of each key; made of more terms in some cases."""
 
     @property
     def visited(self) -> int:
@@ -95,8 +105,10 @@ def plan(bound: Bound, queries: int, keys: int, shape: int = 0) -> Plan:
         axes = [_meet(term[a], classes[a], q_axes[a], kv_axes[a]) for a in range(AXES)]
         met = np.logical_or(met, reduce(_product, [some for some, _ in axes]))
         whole = np.logical_or(whole, reduce(_product, [every for _, every in axes]))
-    start, span, place = _tables(terms)
-    return Plan(bound.rank, q_axes, kv_axes, _listed(met, whole), _listed(met.T, whole.T), start, span, place)
+    full = reduce(np.logical_and.outer, [(axis.coordinates.reshape(-1, axis.size) >= 0).all(axis=1) for axis in q_axes])
+    back = whole & full.reshape(-1, 1)
+    relation, inverse = _intervals(terms, classes), _intervals(_terms(bound.inverse()), classes)
+    return Plan(bound.rank, q_axes, kv_axes, _listed(met, whole), _listed(met.T, back.T), relation, inverse)
 
 
 def axis_classes(bound: Bound) -> tuple[int, ...]:
@@ -187,7 +199,7 @@ def _shapes(size: int, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
         >>> list(_shapes(4, (1, 2, 100))), list(_shapes(8, (1, 1, 3)))
         ([(1, 1, 4), (1, 2, 2)], [(1, 1, 8)])
     """
-    longest = max(range(AXES), key=lambda axis: lengths[axis])
+    longest = max(range(AXES), key=lambda axis: (lengths[axis], axis))  # masks look at the axes of the grid only
     most = [size if axis == longest else 1 << (length - 1).bit_length() for axis, length in enumerate(lengths)]
     powers = [1 << n for n in range(size.bit_length())]
     for first in powers:
@@ -197,13 +209,29 @@ def _shapes(size: int, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
                 yield sides
 
 
-def _tables(terms: list[tuple[AxisTable, ...]]) -> tuple[Ints, Ints, Ints]:
+def _spans(table: AxisTable) -> npt.NDArray[np.int64]:
+    """Positions from the first key of each query to its last, both included."""
+    counts = table.counts()
+    return np.where(counts > 0, (counts - 1) * table.step + 1, 0)
+
+
+def _checks(table: AxisTable, classes: int) -> int:
+    """Boxes that meet lie in one residue class, so that steps of that size need no look."""
+    span = _spans(table)
+    live = span > 0
+    wraps = bool((live & ((table.start < 0) | (table.start + span > table.length))).any())
+    alike = table.step == classes and not ((np.arange(table.queries) - table.start)[live] % table.step).any()
+    return (WRAPS if wraps else 0) | (STEPS if table.step > 1 and (wraps or not alike) else 0)
+
+
+def _intervals(terms: list[tuple[AxisTable, ...]], classes: tuple[int, ...]) -> Intervals:
     starts, spans, place, at = [], [], [], 0
     for term in terms:
         for table in term:
             starts.append(table.start % table.length)
-            spans.append(np.maximum(table.stop - table.start, 0))
+            spans.append(_spans(table))
             place.append((at, table.length, table.step))
             at += table.queries
     shaped = np.array(place, np.int32).reshape(len(terms), AXES, 3)
-    return np.concatenate(starts).astype(np.int32), np.concatenate(spans).astype(np.int32), shaped
+    checks = tuple(_checks(table, classes[axis]) for term in terms for axis, table in enumerate(term))
+    return Intervals(np.concatenate(starts).astype(np.int32), np.concatenate(spans).astype(np.int32), shaped, checks)

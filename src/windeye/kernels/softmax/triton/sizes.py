@@ -15,8 +15,10 @@ Kernel = Literal["attention", "grad_query", "grad_key_value", "grad_bias"]
 MOST_CANDIDATES = 6
 MOST_WASTE = 1.5
 """Pairs that a candidate may visit, over those of the one that visits least."""
-MOST_REGISTERS = 130
-"""Of 255 that a thread may have; the others hold addresses and masks."""
+MOST_REGISTERS = 208
+"""Of 255 that a thread may have; the others hold masks and what comes up."""
+ROWS, VECTOR = 16, 16
+"""Rows that a warp multiplies, and bytes that a thread fetches at once."""
 SMALLEST_WIDTH = 16
 """Of a matrix product on tensor cores."""
 
@@ -32,16 +34,17 @@ class Sizes:
     shape: int = 0
 
 
-FORWARD = (
-    Sizes(128, 64, 8, 3), Sizes(64, 64, 4, 3), Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 3),
-    Sizes(64, 32, 8, 3), Sizes(64, 32, 4, 2), Sizes(64, 32, 8, 1), Sizes(32, 32, 4, 2), Sizes(32, 32, 4, 1),
-    Sizes(16, 16, 4, 1),
+FORWARD: tuple[Sizes, ...] = (
+    Sizes(128, 64, 8, 3), Sizes(128, 128, 8, 2), Sizes(64, 64, 4, 3), Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2),
+    Sizes(64, 32, 4, 3), Sizes(64, 32, 8, 3), Sizes(64, 32, 4, 2), Sizes(64, 32, 8, 1), Sizes(32, 32, 4, 2),
+    Sizes(32, 32, 4, 1), Sizes(16, 16, 4, 1),
 )  # fmt: skip
-BACKWARD = (
-    Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 2), Sizes(32, 64, 4, 2), Sizes(64, 32, 8, 2),
-    Sizes(32, 32, 4, 2), Sizes(32, 32, 8, 1), Sizes(32, 32, 4, 1), Sizes(32, 16, 4, 1), Sizes(16, 16, 4, 1),
+BACKWARD: tuple[Sizes, ...] = (
+    Sizes(128, 64, 8, 2), Sizes(64, 64, 4, 2), Sizes(64, 64, 8, 2), Sizes(64, 32, 4, 2), Sizes(32, 64, 8, 2),
+    Sizes(32, 64, 4, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 4, 2), Sizes(32, 32, 8, 1), Sizes(32, 32, 4, 1),
+    Sizes(32, 16, 4, 1), Sizes(16, 16, 4, 1),
 )  # fmt: skip
-"""What is tried, in this order."""
+"""What is tried, in this order; boxes of keys that collect gradients are as large as those of queries here."""
 
 
 def first(problem: Problem, kernel: Kernel) -> Sizes:
@@ -76,6 +79,8 @@ def _visited(problem: Problem, chosen: Sizes) -> int:
 def _layouts(problem: Problem, kernel: Kernel) -> list[Sizes]:
     """Those that fit, the largest boxes first; the smallest is there always."""
     options = FORWARD if kernel == "attention" else BACKWARD
+    if kernel == "grad_key_value":
+        options = tuple(replace(option, queries=option.keys, keys=option.queries) for option in options)
     room = shared_memory(problem.device)
     fitting = [
         option for option in options
@@ -98,17 +103,21 @@ def width(dim: int) -> int:
 
 
 def _registers(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
-    """Of a thread, for what a program sums up and for tiles of pairs, of which some live at once. Products of float32
-    keep their factors in two parts each, and take three times as much."""
-    row, value_row = width(problem.head_dim), width(problem.value_dim)
-    pairs = chosen.queries * chosen.keys
-    held = {
-        "attention": chosen.queries * value_row + 2 * pairs,
-        "grad_query": chosen.queries * row + 3 * pairs,
-        "grad_key_value": chosen.keys * (row + value_row) + 3 * pairs,
-        "grad_bias": 4 * pairs,
-    }
-    return held[kernel] * (3 if problem.dtype == torch.float32 else 1) // (32 * chosen.warps)
+    """Of a thread, for what a program sums up, for two tiles of pairs, and for the addresses of rows that are fetched.
+    Products of float32 keep their factors in two parts each; what they take was read off the compiler."""
+    row, both = width(problem.head_dim), width(problem.head_dim) + width(problem.value_dim)
+    queries, keys, threads = chosen.queries, chosen.keys, 32 * chosen.warps
+    own, sums, fetched = {
+        "attention": (queries, queries * (both - row), keys),
+        "grad_query": (queries, queries * row, keys),
+        "grad_key_value": (keys, keys * both, queries),
+        "grad_bias": (queries, queries * keys, queries + keys),
+    }[kernel]
+    # Tensor cores of Hopper take 16 rows per warp, or warps do the same; fewer rows go to the older ones.
+    sharing = 32 * min(chosen.warps, own // ROWS) if own >= 4 * ROWS else threads
+    held = sums // threads + 2 * queries * keys // sharing
+    vectors = fetched * both * problem.dtype.itemsize // (VECTOR * threads)
+    return 3 * held + 8 * vectors if problem.dtype == torch.float32 else held + 2 * vectors
 
 
 def _shared(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:

@@ -7,7 +7,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import coordinates, is_token, number, rows
+from windeye.kernels.softmax.triton.boxes import (
+    coordinates,
+    is_token,
+    lanes,
+    listed,
+    number,
+    origin,
+    places,
+    rows,
+)
 from windeye.kernels.statistics.triton.linear import distances, reach
 from windeye.kernels.statistics.triton.pairs import HIDDEN, LOG2E, logits, not_hidden, only
 
@@ -22,19 +31,19 @@ def norms(lse, row, there):
 
 @triton.jit
 def received(
-    query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
-    head_dim: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    query, q_places, k_rows, of_keys, batch, head, heads, start, lane, logits_, visits, lse, counted, lags,
+    head_dim: tl.constexpr, WIDTH: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What each key gets from one box of queries, at distances that count."""
     queries = visits.queries
-    at = coordinates(queries, other, QUERIES)
+    at = coordinates(queries, start, lane, False)
     row = batch * queries.tokens + number(at, queries)
-    q_rows = rows(query, batch, head, at, head_dim, WIDTH)
+    q_rows = rows(query, batch, head, start, q_places, at, head_dim, WIDTH, False)
     norm = norms(lse, row * heads + head, is_token(at))
     if counted is not None:
         at = only(at, tl.load(counted + row) != 0)
-    s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, True, WIDE, PRECISION)
+    s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, CHECKS, True, WIDE, PRECISION)
     if lags is not None:
         distance = distances(at, of_keys, queries, visits.keys, logits_.offset)
         s = tl.where((distance >= lags.low) & (distance <= lags.high), s, HIDDEN)
@@ -46,30 +55,33 @@ def received(
 def column_sums(
     query, key, logits_, visits, lse, counted, lags, sums, heads, group,
     head_dim: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr,
-    TERMS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    CHECKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Sums over the queries that count, of one box of keys, one head and batch entry."""
     box = tl.program_id(0) % visits.keys.boxes
     plane = tl.program_id(0) // visits.keys.boxes
     head, batch = (plane % heads).to(tl.int64), (plane // heads).to(tl.int64)
     queries, keys = visits.queries, visits.keys
-    every = coordinates(keys, box, KEYS)
+    start, of_box = origin(keys, box, KEYS), lanes(keys, KEYS)
+    every = coordinates(keys, start, of_box, False)
     of_keys = not_hidden(every, keys, batch, logits_)
-    k_rows = rows(key, batch, head // group, every, head_dim, WIDTH)
+    k_rows = rows(key, batch, head // group, start, places(key, of_box, WIDTH), every, head_dim, WIDTH, False)
+    lane = lanes(queries, QUERIES)
+    q_places = places(query, lane, WIDTH)
     acc = tl.zeros([k_rows.shape[0]], WIDE)
     entry = box + batch * visits.apart * keys.boxes
     for meeting in range(tl.load(visits.of_keys.begin + entry), tl.load(visits.of_keys.begin + entry + 1)):
-        other = tl.load(visits.of_keys.other + meeting)
+        of_queries = listed(queries, tl.load(visits.of_keys.other + meeting))
         if lags is not None:
-            near, far = reach(coordinates(queries, other, QUERIES), of_keys, queries, keys, logits_.offset)
+            near, far = reach(coordinates(queries, of_queries, lane, False), of_keys, queries, keys, logits_.offset)
             if (far >= lags.low) & (near <= lags.high):
                 acc += received(
-                    query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
-                    head_dim, WIDTH, QUERIES, RANK, TERMS, WIDE, PRECISION,
+                    query, q_places, k_rows, of_keys, batch, head, heads, of_queries, lane, logits_, visits, lse,
+                    counted, lags, head_dim, WIDTH, RANK, CHECKS, WIDE, PRECISION,
                 )  # fmt: skip
         else:
             acc += received(
-                query, k_rows, of_keys, batch, head, heads, other, logits_, visits, lse, counted, lags,
-                head_dim, WIDTH, QUERIES, RANK, TERMS, WIDE, PRECISION,
+                query, q_places, k_rows, of_keys, batch, head, heads, of_queries, lane, logits_, visits, lse,
+                counted, lags, head_dim, WIDTH, RANK, CHECKS, WIDE, PRECISION,
             )  # fmt: skip
     tl.store(sums + (batch * keys.tokens + number(every, keys)) * heads + head, acc, mask=is_token(every))

@@ -7,7 +7,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import coordinates, is_token, number, rows, store_rows
+from windeye.kernels.softmax.triton.boxes import (
+    coordinates,
+    is_token,
+    lanes,
+    listed,
+    number,
+    origin,
+    places,
+    rows,
+    store_rows,
+)
 from windeye.kernels.statistics.triton.columns import norms
 from windeye.kernels.statistics.triton.linear import distances, pull_features, pull_tables
 from windeye.kernels.statistics.triton.pairs import LN2, logits, not_hidden, product, value
@@ -29,12 +39,12 @@ def of_rows(factors, row, there):
 def pulled(
     q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
     FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, RANK: tl.constexpr,
-    TERMS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
+    CHECKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """[queries, keys]: what the loss pulls at dot products, ``A (constant + entropy log A + squares A + ...)`` by the
     derivative of the cap."""
     there = is_token(at)
-    s, bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, True, WIDE, PRECISION)
+    s, bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, CHECKS, True, WIDE, PRECISION)
     x = s - norms(pulls.lse, row, there)[:, None]
     weight = tl.exp2(x)
     pull = of_rows(pulls.constant, row, there) + tl.zeros_like(x)
@@ -65,26 +75,29 @@ def pulled(
 def grad_query(
     query, key, logits_, visits, features, tables, pulls, scale, grad, heads, group,
     FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr,
-    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Of one box of queries."""
     box = tl.program_id(0) % visits.queries.boxes
     plane = tl.program_id(0) // visits.queries.boxes
     head, batch = (plane % heads).to(tl.int64), (plane // heads).to(tl.int64)
-    at = coordinates(visits.queries, box, QUERIES)
-    q_rows = rows(query, batch, head, at, head_dim, WIDTH)
+    start, of_box = origin(visits.queries, box, QUERIES), lanes(visits.queries, QUERIES)
+    at = coordinates(visits.queries, start, of_box, False)
+    q_rows = rows(query, batch, head, start, places(query, of_box, WIDTH), at, head_dim, WIDTH, False)
+    lane = lanes(visits.keys, KEYS)
+    k_places = places(key, lane, WIDTH)
     row = (batch * visits.queries.tokens + number(at, visits.queries)) * heads + head
     acc = tl.zeros([q_rows.shape[0], WIDTH], WIDE)
     entry = box + batch * visits.apart * visits.queries.boxes
     for meeting in range(tl.load(visits.of_queries.begin + entry), tl.load(visits.of_queries.begin + entry + 1)):
-        other = tl.load(visits.of_queries.other + meeting)
-        of_keys = coordinates(visits.keys, other, KEYS)
-        k_rows = rows(key, batch, head // group, of_keys, head_dim, WIDTH)
+        start = listed(visits.keys, tl.load(visits.of_queries.other + meeting))
+        of_keys = coordinates(visits.keys, start, lane, False)
+        k_rows = rows(key, batch, head // group, start, k_places, of_keys, head_dim, WIDTH, False)
         of_keys = not_hidden(of_keys, visits.keys, batch, logits_)
         pull = pulled(
             q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
-            FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
+            FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, CHECKS, WIDE, PRECISION, SUM_PRECISION,
         )  # fmt: skip
         acc += product(pull.to(k_rows.dtype), finite(k_rows), PRECISION)
     store_rows(grad, row, is_token(at), acc * value(scale, WIDE), head_dim, WIDTH)
@@ -94,7 +107,7 @@ def grad_query(
 def grad_key(
     query, key, logits_, visits, features, tables, pulls, scale, grad, heads, group,
     FEATURE_PARTS: tl.constexpr, FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, head_dim: tl.constexpr,
-    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
     WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Of one box of keys, over the query heads that share it."""
@@ -102,21 +115,25 @@ def grad_key(
     plane = tl.program_id(0) // visits.keys.boxes
     kv_heads = heads // group
     kv_head, batch = (plane % kv_heads).to(tl.int64), (plane // kv_heads).to(tl.int64)
-    every = coordinates(visits.keys, box, KEYS)
+    start, of_box = origin(visits.keys, box, KEYS), lanes(visits.keys, KEYS)
+    every = coordinates(visits.keys, start, of_box, False)
     of_keys = not_hidden(every, visits.keys, batch, logits_)
-    k_rows = rows(key, batch, kv_head, every, head_dim, WIDTH)
+    k_rows = rows(key, batch, kv_head, start, places(key, of_box, WIDTH), every, head_dim, WIDTH, False)
+    lane = lanes(visits.queries, QUERIES)
+    q_places = places(query, lane, WIDTH)
     acc = tl.zeros([k_rows.shape[0], WIDTH], WIDE)
     entry = box + batch * visits.apart * visits.keys.boxes
     begin, end = tl.load(visits.of_keys.begin + entry), tl.load(visits.of_keys.begin + entry + 1)
     for shared in range(group):
         head = kv_head * group + shared
         for meeting in range(begin, end):
-            at = coordinates(visits.queries, tl.load(visits.of_keys.other + meeting), QUERIES)
+            of_queries = listed(visits.queries, tl.load(visits.of_keys.other + meeting))
+            at = coordinates(visits.queries, of_queries, lane, False)
             row = (batch * visits.queries.tokens + number(at, visits.queries)) * heads + head
-            q_rows = rows(query, batch, head, at, head_dim, WIDTH)
+            q_rows = rows(query, batch, head, of_queries, q_places, at, head_dim, WIDTH, False)
             pull = pulled(
                 q_rows, k_rows, at, of_keys, row, batch, head, logits_, visits, pulls, features, tables,
-                FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, TERMS, WIDE, PRECISION, SUM_PRECISION,
+                FEATURE_PARTS, FEATURE_WIDTH, TABLES, RANK, CHECKS, WIDE, PRECISION, SUM_PRECISION,
             )  # fmt: skip
             acc += product(tl.trans(pull.to(q_rows.dtype)), finite(q_rows), PRECISION)
     row = (batch * visits.keys.tokens + number(every, visits.keys)) * kv_heads + kv_head

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 
 from windeye.kernels.softmax.triton import boxes
-from windeye.kernels.softmax.triton.boxes import is_token, number
-from windeye.kernels.softmax.triton.pairs import seen
+from windeye.kernels.softmax.triton.boxes import across, down, is_token, number
+from windeye.kernels.softmax.triton.pairs import related
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
@@ -57,12 +57,12 @@ def not_hidden(at, keys, batch, logits_):
 
 
 @triton.jit
-def shown(q, k, batch, visits, RANK: tl.constexpr, TERMS: tl.constexpr):
+def shown(q, k, batch, visits, RANK: tl.constexpr, CHECKS: tl.constexpr):
     """[queries, keys]: whether queries see keys, by the tables of a pattern, or by runs of keys where ``RANK`` is 0."""
+    there = is_token(q)[:, None] & is_token(k)[None, :]
     if RANK > 0:
-        found = seen(q, k, visits.relation, RANK, TERMS)
+        found = related(down(q), across(k), visits.relation, RANK, CHECKS)
     else:
-        there = is_token(q)[:, None] & is_token(k)[None, :]
         found = there & (k[2] < 0)[None, :]  # nothing, in the shape of all pairs
         first = visits.relation.start + batch * visits.each + tl.maximum(q[2], 0)
         beyond = visits.relation.span + batch * visits.each + tl.maximum(q[2], 0)
@@ -70,14 +70,13 @@ def shown(q, k, batch, visits, RANK: tl.constexpr, TERMS: tl.constexpr):
             begin = tl.load(first + run * visits.queries.tokens)[:, None]
             end = tl.load(beyond + run * visits.queries.tokens)[:, None]
             found = found | ((k[2][None, :] >= begin) & (k[2][None, :] < end))
-        found = found & there
-    return found
+    return found & there
 
 
 @triton.jit
 def logits(
     q_rows, k_rows, q, k, batch, head, logits_, visits,
-    RANK: tl.constexpr, TERMS: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    RANK: tl.constexpr, CHECKS: tl.constexpr, MASKED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """[queries, keys] in units of log 2, and the derivative of the cap."""
     s = product(q_rows, tl.trans(k_rows), PRECISION) * value(logits_.factor, WIDE)
@@ -90,7 +89,7 @@ def logits(
         bias = logits_.bias.base + batch * logits_.bias.batch + head * logits_.bias.head
         s += tl.load(bias + number(k, visits.keys))[None, :] * LOG2E
     if MASKED:
-        s = tl.where(shown(q, k, batch, visits, RANK, TERMS), s, HIDDEN)
+        s = tl.where(shown(q, k, batch, visits, RANK, CHECKS), s, HIDDEN)
     elif logits_.hidden is not None:
         s = tl.where(is_token(k)[None, :], s, HIDDEN)
     return s, bend

@@ -6,7 +6,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import coordinates, is_token, number, rows
+from windeye.kernels.softmax.triton.boxes import (
+    coordinates,
+    is_token,
+    lanes,
+    listed,
+    number,
+    origin,
+    places,
+    rows,
+)
 from windeye.kernels.statistics.triton.linear import add_features, add_tables, distances
 from windeye.kernels.statistics.triton.pairs import HIDDEN, LN2, LOG2E, logits, not_hidden
 from windeye.kernels.statistics.triton.ranks import NONE, rank, unranked
@@ -14,19 +23,20 @@ from windeye.kernels.statistics.triton.ranks import NONE, rank, unranked
 
 @triton.jit
 def take(
-    state, other, q_rows, at, key, batch, head, kv_head, logits_, visits, sums, features, tables,
+    state, other, lane, k_places, q_rows, at, key, batch, head, kv_head, logits_, visits, sums, features, tables,
     FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, TABLE_WIDTH: tl.constexpr, TOP: tl.constexpr,
-    head_dim: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, TERMS: tl.constexpr,
+    head_dim: tl.constexpr, WIDTH: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
     MASKED: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The running state after one more box of keys; sums are relative to the running maximum."""
     top, total, entropy, squares, distance, most, of_features, of_tables, top_score, top_key = state
     queries, keys = visits.queries, visits.keys
-    of_keys = coordinates(keys, other, KEYS)
+    start = listed(keys, other)
+    of_keys = coordinates(keys, start, lane, not MASKED)
     # All rows: which ones are wanted would have to be fetched before they are.
-    k_rows = rows(key, batch, kv_head, of_keys, head_dim, WIDTH)
+    k_rows = rows(key, batch, kv_head, start, k_places, of_keys, head_dim, WIDTH, not MASKED)
     of_keys = not_hidden(of_keys, keys, batch, logits_)
-    s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, TERMS, MASKED, WIDE, PRECISION)
+    s, _bend = logits(q_rows, k_rows, at, of_keys, batch, head, logits_, visits, RANK, CHECKS, MASKED, WIDE, PRECISION)
     highest = tl.max(s, 1)
     if sums.most is not None:
         most = tl.maximum(most, highest)
@@ -63,7 +73,7 @@ def row_sums(
     query, key, logits_, sink, visits, features, tables, sums, heads, group,
     FEATURE_WIDTH: tl.constexpr, TABLES: tl.constexpr, TABLE_WIDTH: tl.constexpr, TOP: tl.constexpr,
     TOP_WIDTH: tl.constexpr, head_dim: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
-    RANK: tl.constexpr, TERMS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
+    RANK: tl.constexpr, CHECKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
     SUM_PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Normalisers and sums of one box of queries, one head and one batch entry."""
@@ -71,31 +81,34 @@ def row_sums(
     plane = tl.program_id(0) // visits.queries.boxes
     head, batch = (plane % heads).to(tl.int64), (plane // heads).to(tl.int64)
     kv_head = head // group
-    at = coordinates(visits.queries, box, QUERIES)
-    q_rows = rows(query, batch, head, at, head_dim, WIDTH)
-    lanes: tl.constexpr = q_rows.shape[0]
-    top = tl.full([lanes], HIDDEN, WIDE)
+    start, of_box = origin(visits.queries, box, QUERIES), lanes(visits.queries, QUERIES)
+    at = coordinates(visits.queries, start, of_box, False)
+    q_rows = rows(query, batch, head, start, places(query, of_box, WIDTH), at, head_dim, WIDTH, False)
+    lane = lanes(visits.keys, KEYS)
+    k_places = places(key, lane, WIDTH)
+    count: tl.constexpr = q_rows.shape[0]
+    top = tl.full([count], HIDDEN, WIDE)
     if sink is not None:
         top = tl.maximum(top, tl.load(sink + head) * LOG2E)
-    zero = tl.zeros([lanes], WIDE)
-    top_score, top_key = unranked(lanes, TOP, TOP_WIDTH, WIDE)
+    zero = tl.zeros([count], WIDE)
+    top_score, top_key = unranked(count, TOP, TOP_WIDTH, WIDE)
     state = (
-        top, zero, zero, zero, zero, tl.full([lanes], HIDDEN, WIDE), tl.zeros([lanes, FEATURE_WIDTH], WIDE),
-        tl.zeros([lanes, TABLE_WIDTH], WIDE), top_score, top_key,
+        top, zero, zero, zero, zero, tl.full([count], HIDDEN, WIDE), tl.zeros([count, FEATURE_WIDTH], WIDE),
+        tl.zeros([count, TABLE_WIDTH], WIDE), top_score, top_key,
     )  # fmt: skip
     entry = box + batch * visits.apart * visits.queries.boxes
     middle = tl.load(visits.of_queries.middle + entry)
     for meeting in range(tl.load(visits.of_queries.begin + entry), middle):
         state = take(
-            state, tl.load(visits.of_queries.other + meeting), q_rows, at, key, batch, head, kv_head, logits_, visits,
-            sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, KEYS, RANK, TERMS,
-            False, WIDE, PRECISION, SUM_PRECISION,
+            state, tl.load(visits.of_queries.other + meeting), lane, k_places, q_rows, at, key, batch, head, kv_head,
+            logits_, visits, sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, RANK,
+            CHECKS, False, WIDE, PRECISION, SUM_PRECISION,
         )  # fmt: skip
     for meeting in range(middle, tl.load(visits.of_queries.begin + entry + 1)):
         state = take(
-            state, tl.load(visits.of_queries.other + meeting), q_rows, at, key, batch, head, kv_head, logits_, visits,
-            sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, KEYS, RANK, TERMS,
-            True, WIDE, PRECISION, SUM_PRECISION,
+            state, tl.load(visits.of_queries.other + meeting), lane, k_places, q_rows, at, key, batch, head, kv_head,
+            logits_, visits, sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, RANK,
+            CHECKS, True, WIDE, PRECISION, SUM_PRECISION,
         )  # fmt: skip
     row = (batch * visits.queries.tokens + number(at, visits.queries)) * heads + head
     write(state, sink, head, row, is_token(at), sums, features, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, TOP_WIDTH)

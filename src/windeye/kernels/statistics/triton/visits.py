@@ -34,7 +34,7 @@ def _of_tables(relation: Tabled, queries: int, keys: int) -> tuple[Visits, dict[
     t = launch.tables(relation.bound, queries, keys, relation.device)
     options = {
         "QUERIES": tuple(axis.size for axis in t.plan.queries), "KEYS": tuple(axis.size for axis in t.plan.keys),
-        "RANK": t.plan.rank, "TERMS": t.plan.terms,
+        "RANK": t.plan.rank, "CHECKS": t.plan.relation.checks,
     }  # fmt: skip
     return Visits(t.queries, t.keys, t.of_queries, t.of_keys, t.relation, 0, 0), options
 
@@ -46,15 +46,15 @@ def _of_runs(relation: Runs, queries: int, keys: int) -> tuple[Visits, dict[str,
     place = torch.tensor([runs], dtype=torch.int32, device=start.device)
     apart = int(batch > 1)
     found = Visits(
-        _side(tokens, queries), _side(relation.keys, keys), _listed(met, whole), _listed(met.mT, whole.mT),
-        Tables(start, stop, place), runs * tokens * apart, apart,
+        _side(tokens, queries), _side(relation.keys, keys), _listed(met, whole, keys),
+        _listed(met.mT, whole.mT, queries), Tables(start, stop, place), runs * tokens * apart, apart,
     )  # fmt: skip
-    return found, {"QUERIES": (1, 1, queries), "KEYS": (1, 1, keys), "RANK": 0, "TERMS": 0}
+    return found, {"QUERIES": (1, 1, queries), "KEYS": (1, 1, keys), "RANK": 0, "CHECKS": (0, 0, 0)}
 
 
 def _side(length: int, size: int) -> Side:
     boxes = -(-length // size)
-    return Side(length, 1, 1, length, 1, 1, 1, 1, 1, boxes, boxes, 1, boxes)
+    return Side.of((1, 1, length), (1, 1, 1), (1, 1, boxes))
 
 
 def _meetings(
@@ -79,7 +79,8 @@ def _meetings(
     return met, covered((start + keys - 1) // keys, stop // keys) == everyone
 
 
-def _listed(met: Bool[Tensor, "batch boxes others"], whole: Bool[Tensor, "batch boxes others"]) -> Lists:
+def _listed(met: Bool[Tensor, "batch boxes others"], whole: Bool[Tensor, "batch boxes others"], size: int) -> Lists:
+    """Other boxes are of so many tokens, and named by the first of them."""
     met, whole = met.flatten(0, 1), (met & whole).flatten(0, 1)
     box, other = met.nonzero(as_tuple=True)
     count = met.shape[1]
@@ -87,4 +88,4 @@ def _listed(met: Bool[Tensor, "batch boxes others"], whole: Bool[Tensor, "batch 
     begin = F.pad(met.sum(dim=1).cumsum(dim=0), (1, 0))
     middle = begin[:-1] + whole.sum(dim=1)
     # An empty list would have no address.
-    return Lists(begin.int(), middle.int(), F.pad(other[order], (0, 1)).int())
+    return Lists(begin.int(), middle.int(), F.pad(other[order] * size, (0, 1)).int())
