@@ -28,18 +28,22 @@ def python(code):
 
 def test_importing_costs_less_than_a_third_of_a_second_beyond_torch():
     code = "import torch, time; t = time.perf_counter(); import windeye; print(time.perf_counter() - t)"
-    assert min(float(python(code)) for _ in range(5)) < 0.3
+    # The best of five: what a busy machine adds is not the package's.
+    assert any(float(python(code)) < 0.3 for _ in range(5))
 
 
-def test_importing_loads_nothing_heavy():
-    found = f"[m for m in {HEAVY} if m in set(sys.modules) - before]"
-    code = f"import torch, sys; before = set(sys.modules); import windeye; print({found})"
-    assert python(code) == "[]"
+def test_importing_loads_nothing_heavy_and_subpackages_come_when_they_are_asked_for():
+    code = f"""
+import torch, sys
+before = set(sys.modules)
+import windeye
+print([m for m in {HEAVY} if m in set(sys.modules) - before], "windeye.models" in sys.modules)
+print(windeye.models.create.__name__, windeye.nn.__name__)
+"""
+    assert python(code).splitlines() == ["[] False", "create windeye.nn"]
 
 
-def test_subpackages_come_when_they_are_asked_for():
-    assert python("import windeye, sys; print('windeye.models' in sys.modules)") == "False"
-    assert python("import windeye; print(windeye.models.create.__name__, windeye.nn.__name__)") == "create windeye.nn"
+def test_subpackages_that_are_not_there_are_no_attributes():
     with pytest.raises(AttributeError, match="no attribute 'model'"):
         __import__("windeye").model  # noqa: B018
 

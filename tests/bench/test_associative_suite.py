@@ -24,12 +24,13 @@ def test_dense_attention_sees_the_past_only():
     assert torch.equal(inputs.dense()[:, :, :10], out[:, :, :10])
 
 
-def test_a_part_is_measured_and_becomes_a_row():
+def test_a_part_is_measured_and_becomes_a_row(monkeypatch):
+    monkeypatch.setattr(associative, "CASES", (associative.Case(20, chunk=8, peer=True),))
     name, work = next(associative.parts(quick=True))
     part = work()
     table = associative.rows({"parts": {name: part}})
     assert len(table[0]) == len(associative.COLUMNS)
-    assert table[0][0] == "96 tokens, chunks of 64, 2 layers"
+    assert table[0][0] == "20 tokens, chunks of 8, 2 layers"
     assert all(cell.endswith("x") for cell in table[0][3:])
 
 

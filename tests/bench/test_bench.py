@@ -63,12 +63,10 @@ def run():
 
 @pytest.mark.skipif(not can_measure_memory(), reason="this system does not reset a process's peak memory")
 def test_memory_of_the_kernel_does_not_grow_with_the_tokens():
-    def extra(side):
-        code = softmax._MEASURED.format(side=side, heads=1, head_dim=16, grad=False)
-        return min(peak_extra_bytes(code) for _ in range(2))
-
+    code = softmax._MEASURED.format(side=128, heads=1, head_dim=16, grad=False)
     if instruction_sets():
-        assert extra(128) < 8 << 20  # dense weights would be 1 GiB
+        # Dense weights would be 1 GiB. What the system itself adds now and then is not added twice.
+        assert any(peak_extra_bytes(code) < 8 << 20 for _ in range(2))
 
 
 def test_memory_of_a_failing_process_is_an_error():
@@ -184,21 +182,29 @@ def test_an_unknown_suite_is_refused():
     assert "SUITE must be one of softmax" in done.stderr
 
 
-def test_the_demo_measures_proves_and_draws(monkeypatch):
-    monkeypatch.setattr(demo, "PATTERNS", {"window 5": windeye.Neighborhood(5)})
+@pytest.fixture(scope="module")
+def windows():
+    """The demo with one pattern, measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PATTERNS", {"window 5": windeye.Neighborhood(5)})
+        ((name, measure),) = demo.measure(demo.tokens(photograph()), flex=False, rounds=3)
+        measured = measure()
+        assert name == measured.name == "window 5"
+        yield measured
+
+
+def test_the_demo_measures_proves_and_draws(windows):
     photo = photograph()
     qkv = demo.tokens(photo)
     assert torch.equal(qkv, demo.tokens(photo))
-    ((name, measure),) = demo.measure(qkv, flex=False, rounds=3)
-    measured = measure()
-    assert name == measured.name == "window 5"
-    assert measured.pairs == 4096 * 25
-    assert measured.max_error < 1e-4
-    assert measured.flex_seconds is None
+    assert windows.pairs == 4096 * 25
+    assert windows.max_error < 1e-4
+    assert windows.flex_seconds is None
     assert len(demo.picture(photo, qkv).axes) == 1
 
 
 def test_the_demo_notices_a_wrong_kernel(monkeypatch):
+    monkeypatch.setattr(demo, "HEADS", 1)
     qkv = demo.tokens(photograph())
     wrong = windeye.Neighborhood(5, stride=2)
     right = windeye.attend
@@ -206,8 +212,8 @@ def test_the_demo_notices_a_wrong_kernel(monkeypatch):
     assert demo.max_error(qkv, windeye.Neighborhood(5)) > 1e-2
 
 
-def test_the_demo_command_writes_its_report(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(demo, "PATTERNS", {"window 5": windeye.Neighborhood(5)})
+def test_the_demo_command_writes_its_report(tmp_path: Path, monkeypatch, windows):
+    monkeypatch.setattr(demo, "measure", lambda _qkv, *, flex: [(windows.name, lambda: windows)] if not flex else [])
     done = CliRunner().invoke(app, ["demo", "--no-flex", "--threads", "1", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "window 5" in done.stdout

@@ -6,7 +6,7 @@ way: every kept key and value is copied for every region, then torch's fused att
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -139,11 +139,9 @@ def times(case: Case, rounds: int) -> dict[str, Any]:
     return {name: asdict(timing) for name, timing in timings.items()} | {"goal": GOAL}
 
 
-def memory(case: Case) -> dict[str, int]:
+def memory(case: Case, forms: Sequence[str] = ("routed", "all gathered")) -> dict[str, int]:
     """Peak bytes beyond inputs and results, each in a process of its own."""
-    return {
-        form: peak_extra_bytes(_MEASURED.format(case=asdict(case), form=form)) for form in ("routed", "all gathered")
-    }
+    return {form: peak_extra_bytes(_MEASURED.format(case=asdict(case), form=form)) for form in forms}
 
 
 _MEASURED = """
