@@ -79,6 +79,16 @@ class Relation(NamedTuple):
     place: torch.Tensor
 
 
+class Extra(NamedTuple):
+    """Keys and values that every query sees beside its pattern, a sequence in boxes of as many as the others, and the
+    dropout of their pairs."""
+
+    key: View
+    value: View
+    side: Side
+    dropout: Dropout | None
+
+
 class Pulls(NamedTuple):
     """What the backward pass is given: dense [batch, queries, heads] the normalisers in units of log 2, infinite for
     queries that saw nothing, and what the gradients of logits have subtracted; and the gradients of outputs."""

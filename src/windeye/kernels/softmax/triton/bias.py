@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 
 from windeye.kernels.softmax.triton.boxes import across, coordinates, down, lanes, listed, places, product, rows
-from windeye.kernels.softmax.triton.gradients import norms, pulled
-from windeye.kernels.softmax.triton.pairs import UNSEEN, logits, related
+from windeye.kernels.softmax.triton.gradients import left, norms
+from windeye.kernels.softmax.triton.pairs import UNSEEN, logits, powers, related
 
 
 @triton.jit
@@ -55,11 +55,8 @@ def grad_bias(
             s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
             s = tl.where(related(q, k, relation, RANK, CHECKS), s, UNSEEN)
             pull = product(g_rows, tl.trans(v_rows), PRECISION)
-            _, ds = pulled(
-                s, pull, norm[:, None], less[:, None], q, k, batch * heads + head, dropout, queries, keys, scale_log2,
-                RAW,
-            )  # fmt: skip
-            total += ds
+            pull = left(pull, q, k, batch * heads + head, dropout, queries, keys)
+            total += powers(s, norm[:, None], scale_log2, RAW) * (pull - less[:, None])
     all_offsets: tl.constexpr = EXTENTS[0] * EXTENTS[1] * EXTENTS[2]
     partial += tl.program_id(0).to(tl.int64) * all_offsets
     for start in tl.static_range(0, all_offsets, OFFSETS):

@@ -21,7 +21,7 @@ from windeye.kernels.softmax.triton.boxes import (
     rows,
     store_rows,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, related
+from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, seen
 
 
 @triton.jit
@@ -39,15 +39,11 @@ def norms(pulls, batch, head, heads, queries, at, WHOLE: tl.constexpr):
 
 
 @triton.jit
-def pulled(s, pull, norm, less, q, k, plane, dropout, queries, keys, scale_log2, RAW: tl.constexpr):
-    """Of pairs: what dropout left of the map, and the gradients of its logits, from those of its entries."""
-    p = powers(s, norm, scale_log2, RAW)
-    left = p
+def left(p, q, k, plane, dropout, queries, keys):
+    """Of pairs: what dropout left of them, enlarged."""
     if dropout is not None:
-        alive = kept(q, k, queries, keys, plane, dropout)
-        left = tl.where(alive, p * dropout.enlarge, 0.0)
-        pull = tl.where(alive, pull * dropout.enlarge, 0.0)
-    return left, p * (pull - less)
+        p = tl.where(kept(q, k, queries, keys, plane, dropout), p * dropout.enlarge, 0.0)
+    return p
 
 
 @triton.jit
@@ -65,15 +61,15 @@ def to_query(
     q, k = down(at), across(coordinates(keys, start, lane, True))
     s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
     if not WHOLE:
-        s = tl.where(related(q, k, relation, RANK, CHECKS), s, UNSEEN)
-    pull = product(g_rows, tl.trans(v_rows), PRECISION)
-    _, ds = pulled(s, pull, norm[:, None], less[:, None], q, k, plane, dropout, queries, keys, scale_log2, RAW)
+        s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
+    pull = left(product(g_rows, tl.trans(v_rows), PRECISION), q, k, plane, dropout, queries, keys)
+    ds = powers(s, norm[:, None], scale_log2, RAW) * (pull - less[:, None])
     return acc + product(ds.to(k_rows.dtype), k_rows, PRECISION)
 
 
 @triton.jit
 def grad_query(
-    query, key, value, hidden, bias, dropout, pulls, grad_q, scale, scale_log2, heads, group,
+    query, key, value, hidden, bias, dropout, extra, pulls, grad_q, scale, scale_log2, heads, group,
     queries, keys, lists, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
@@ -108,6 +104,24 @@ def grad_query(
                 value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation, scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
+    if extra is not None:
+        size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
+        lane = lanes(extra.side, (1, 1, size))
+        k_places, v_places = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
+        full = extra.side.length2 // size
+        if full > 0:
+            for box in range(full):
+                acc = to_query(
+                    acc, q_rows, g_rows, norm, less, at, box * size, lane, k_places, v_places, extra.key,
+                    extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
+                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                )  # fmt: skip
+        if full < extra.side.boxes:
+            acc = to_query(
+                acc, q_rows, g_rows, norm, less, at, full * size, lane, k_places, v_places, extra.key,
+                extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+            )  # fmt: skip
     row = (batch * queries.tokens + number(at, queries)) * heads + head
     store_rows(grad_q, row, is_token(at), acc * scale, head_dim, WIDTH)
 
@@ -128,11 +142,13 @@ def to_key_value(
     q, k = across(coordinates(queries, start, lane, True)), down(at)
     s = logits(k_rows, q_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
     if not WHOLE:
-        s = tl.where(related(k, q, relation, RANK, CHECKS), s, UNSEEN)
-    pull = product(v_rows, tl.trans(g_rows), PRECISION)
+        s = tl.where(seen(k, q, there, relation, RANK, CHECKS), s, UNSEEN)
     plane = batch * heads + head
-    left, ds = pulled(s, pull, norm[None, :], less[None, :], q, k, plane, dropout, queries, keys, scale_log2, RAW)
-    dv += product(left.to(g_rows.dtype), g_rows, PRECISION)
+    p = powers(s, norm[None, :], scale_log2, RAW)
+    # In this order, the second product begins where the tile of the first is small already.
+    dv += product(left(p, q, k, plane, dropout, queries, keys).to(g_rows.dtype), g_rows, PRECISION)
+    pull = left(product(v_rows, tl.trans(g_rows), PRECISION), q, k, plane, dropout, queries, keys)
+    ds = p * (pull - less[None, :])
     dk += product(ds.to(q_rows.dtype), q_rows, PRECISION)
     return dk, dv
 
@@ -161,22 +177,23 @@ def grad_key_value(
     dk = tl.zeros([k_rows.shape[0], WIDTH], tl.float32)
     dv = tl.zeros([k_rows.shape[0], VALUE_WIDTH], tl.float32)
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
-    for shared in range(group):
-        head = kv_head * group + shared
-        if begin < middle:  # see `attention`
-            for meeting in range(begin, middle):
-                dk, dv = to_key_value(
-                    dk, dv, k_rows, v_rows, at, tl.load(lists.other + meeting), lane, q_places, g_places, query, pulls,
-                    batch, head, heads, hidden, bias, dropout, queries, keys, relation, scale_log2,
-                    head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
-                )  # fmt: skip
-        if middle < end:
-            for meeting in range(middle, end):
-                dk, dv = to_key_value(
-                    dk, dv, k_rows, v_rows, at, tl.load(lists.other + meeting), lane, q_places, g_places, query, pulls,
-                    batch, head, heads, hidden, bias, dropout, queries, keys, relation, scale_log2,
-                    head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
-                )  # fmt: skip
+    # One loop over heads and boxes: see `attention` for what a loop does that may be empty.
+    if begin < middle:
+        for step in range((middle - begin) * group):
+            dk, dv = to_key_value(
+                dk, dv, k_rows, v_rows, at, tl.load(lists.other + begin + step // group), lane, q_places, g_places,
+                query, pulls, batch, kv_head * group + step % group, heads, hidden, bias, dropout, queries, keys,
+                relation, scale_log2,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+            )  # fmt: skip
+    if middle < end:
+        for step in range((end - middle) * group):
+            dk, dv = to_key_value(
+                dk, dv, k_rows, v_rows, at, tl.load(lists.other + middle + step // group), lane, q_places, g_places,
+                query, pulls, batch, kv_head * group + step % group, heads, hidden, bias, dropout, queries, keys,
+                relation, scale_log2,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+            )  # fmt: skip
     row = (batch * keys.tokens + number(at, keys)) * kv_heads + kv_head
     store_rows(grad_k, row, is_token(at), dk * scale, head_dim, WIDTH)
     store_rows(grad_v, row, is_token(at), dv, value_dim, VALUE_WIDTH)

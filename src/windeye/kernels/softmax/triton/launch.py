@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import prod
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.problem import Problem
 from windeye.kernels.softmax.triton import relative, tuning
-from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Lists, Pulls, Relation, Side, View
+from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Extra, Lists, Pulls, Relation, Side, View
 from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
@@ -82,6 +82,8 @@ class Call:
     hidden: torch.Tensor | None
     bias: Bias | None
     dropout: Dropout | None
+    extra: tuple[View, View, Dropout | None] | None = None
+    """Keys and values that every query sees, and the dropout of their pairs."""
 
     @classmethod
     def of(
@@ -96,17 +98,18 @@ class Call:
     ) -> Call:
         hidden = None if key_padding is None else key_padding.contiguous().view(torch.uint8)
         table = None if bias is None else relative.argument(problem.bound, bias)
-        dropout = None
-        if problem.dropout_p > 0.0:
-            assert seed is not None
-            # Not waited for: a number that is read back would stop the host until the device is done.
-            seed = seed.to(problem.device, non_blocking=True)
-            dropout = Dropout(seed, threshold(problem.dropout_p), 1.0 / (1.0 - problem.dropout_p))
-        return cls(problem, (view(query), view(key), view(value)), hidden, table, dropout)
+        return cls(problem, (view(query), view(key), view(value)), hidden, table, dropout(problem, seed))
 
     @property
     def inputs(self) -> tuple[Any, ...]:
         return (*self.views, self.hidden, self.bias, self.dropout)
+
+    def besides(self, chosen: Sizes) -> Extra | None:
+        """The extra keys in boxes of this size."""
+        if self.extra is None:
+            return None
+        key, value, dropout = self.extra
+        return Extra(key, value, sequence(key.base.shape[1], chosen.keys), dropout)
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -151,8 +154,8 @@ def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
     def run(chosen: Sizes) -> None:
         t = call.tables(chosen)
         attention[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs, out, lse, call.scales[1], *call.heads, t.queries, t.keys, t.of_queries, t.relation,
-            **call.options(t.plan, chosen, t.plan.relation),
+            *call.inputs, call.besides(chosen), out, lse, call.scales[1], *call.heads, t.queries, t.keys,
+            t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     call.best("attention", run)
@@ -177,8 +180,8 @@ def backward(
     def of_queries(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs, pulls, grad_query_, *call.scales, *call.heads, t.queries, t.keys, t.of_queries,
-            t.relation, **call.options(t.plan, chosen, t.plan.relation),
+            *call.inputs, call.besides(chosen), pulls, grad_query_, *call.scales, *call.heads, t.queries, t.keys,
+            t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     def of_keys(chosen: Sizes) -> None:
@@ -190,6 +193,48 @@ def backward(
 
     call.best("grad_query", of_queries)
     call.best("grad_key_value", of_keys)
+
+
+def gradients_of_extra(call: Call, pulls: Pulls, grad_key: torch.Tensor, grad_value: torch.Tensor) -> None:
+    """Write those of keys and values that every query sees, which are dense."""
+    p = call.problem
+
+    def run(chosen: Sizes) -> None:
+        t, extra = call.tables(chosen), call.besides(chosen)
+        assert extra is not None
+        options = call.options(t.plan, chosen, t.plan.inverse) | {"KEYS": (1, 1, chosen.keys), "CHECKS": ()}
+        grad_key_value[(extra.side.boxes * p.batch * p.kv_heads,)](
+            call.views[0], extra.key, extra.value, None, None, extra.dropout, pulls, grad_key, grad_value, *call.scales,
+            *call.heads, t.queries, extra.side, everyone(t, extra.side.boxes), None, **options,
+        )  # fmt: skip
+
+    call.best("grad_key_value", run)
+
+
+def everyone(t: Tables, boxes: int) -> Lists:
+    """Lists of so many boxes that meet all queries; boxes that are full of them come first."""
+    axes, device = t.plan.queries, t.of_queries.begin.device
+    there = [axis.coordinates.reshape(-1, axis.size) >= 0 for axis in axes]
+    some, full = (reduce(np.logical_and.outer, [f(axis, axis=1) for axis in there]).ravel() for f in (np.any, np.all))
+    order = np.concatenate([np.flatnonzero(full), np.flatnonzero(some & ~full)]).astype(np.int32)
+    begin = np.arange(boxes + 1, dtype=np.int32) * len(order)
+    arrays = begin, begin[:-1] + int(full.sum()), np.tile(origins(t.queries, axes, order), boxes)
+    return Lists(*(_put(array, device) for array in arrays))
+
+
+def sequence(length: int, size: int) -> Side:
+    """A sequence in boxes of so many tokens."""
+    boxes = -(-length // size)
+    return Side.of((1, 1, length), (1, 1, 1), (1, 1, boxes))
+
+
+def dropout(problem: Problem, seed: torch.Tensor | None) -> Dropout | None:
+    """Which pairs are dropped, by a number that the device waits for, not the host."""
+    if problem.dropout_p == 0.0:
+        return None
+    assert seed is not None
+    seed = seed.to(problem.device, non_blocking=True)
+    return Dropout(seed, threshold(problem.dropout_p), 1.0 / (1.0 - problem.dropout_p))
 
 
 def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from windeye.kernels.softmax.triton.boxes import (
     rows,
     store_rows,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, related
+from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, seen
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def meet(
     q, k = down(at), across(coordinates(keys, start, lane, True))
     s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
     if not WHOLE:
-        s = tl.where(related(q, k, relation, RANK, CHECKS), s, UNSEEN)
+        s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
     highest = tl.max(s, 1)
     risen = tl.maximum(top, highest * scale_log2 if RAW else highest)
     reference = tl.where(risen == float("-inf"), 0.0, risen)
@@ -53,7 +53,7 @@ def meet(
 
 @triton.jit
 def attention(
-    query, key, value, hidden, bias, dropout, out, lse, scale_log2, heads, group, queries, keys, lists, relation,
+    query, key, value, hidden, bias, dropout, extra, out, lse, scale_log2, heads, group, queries, keys, lists, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
     RAW: tl.constexpr, PRECISION: tl.constexpr,
@@ -88,6 +88,24 @@ def attention(
                 acc, top, total, q_rows, at, tl.load(lists.other + meeting), lane, k_places, v_places, key, value,
                 batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation, scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+            )  # fmt: skip
+    if extra is not None:
+        size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
+        lane = lanes(extra.side, (1, 1, size))
+        k_places, v_places = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
+        full = extra.side.length2 // size
+        if full > 0:
+            for box in range(full):
+                acc, top, total = meet(
+                    acc, top, total, q_rows, at, box * size, lane, k_places, v_places, extra.key,
+                    extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
+                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                )  # fmt: skip
+        if full < extra.side.boxes:
+            acc, top, total = meet(
+                acc, top, total, q_rows, at, full * size, lane, k_places, v_places, extra.key,
+                extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
     nothing = total == 0.0
     acc = acc / tl.where(nothing, 1.0, total)[:, None]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from windeye.kernels.softmax.triton.boxes import number, product
+from windeye.kernels.softmax.triton.boxes import is_token, number, product
 
 UNSEEN = tl.constexpr(float("-inf"))
 
@@ -50,6 +50,16 @@ def related(here, there, relation, RANK: tl.constexpr, CHECKS: tl.constexpr):
     for term in tl.static_range(1, len(CHECKS) // 3):
         found = found | related_by(here, there, relation, term, RANK, CHECKS)
     return found
+
+
+@triton.jit
+def seen(here, there, tokens, relation, RANK: tl.constexpr, CHECKS: tl.constexpr):
+    """Of pairs: whether the tables of a pattern relate them; without a pattern, all that have a token across, of which
+    ``tokens`` are the coordinates."""
+    if relation is None:
+        return is_token(tokens)[None, :]
+    else:
+        return related(here, there, relation, RANK, CHECKS)
 
 
 @triton.jit

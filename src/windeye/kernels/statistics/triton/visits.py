@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from windeye.kernels.softmax.triton import launch
-from windeye.kernels.softmax.triton.arguments import Lists, Side
+from windeye.kernels.softmax.triton.arguments import Lists
 from windeye.kernels.softmax.triton.arguments import Relation as Tables
 from windeye.kernels.softmax.triton.plan import AXES
 from windeye.kernels.statistics.relation import Runs, Tabled
@@ -46,15 +46,10 @@ def _of_runs(relation: Runs, queries: int, keys: int) -> tuple[Visits, dict[str,
     place = torch.tensor([runs], dtype=torch.int32, device=start.device)
     apart = int(batch > 1)
     found = Visits(
-        _side(tokens, queries), _side(relation.keys, keys), _listed(met, whole, keys),
+        launch.sequence(tokens, queries), launch.sequence(relation.keys, keys), _listed(met, whole, keys),
         _listed(met.mT, whole.mT, queries), Tables(start, stop, place), runs * tokens * apart, apart,
     )  # fmt: skip
     return found, {"QUERIES": (1, 1, queries), "KEYS": (1, 1, keys), "RANK": 0, "CHECKS": (0, 0, 0)}
-
-
-def _side(length: int, size: int) -> Side:
-    boxes = -(-length // size)
-    return Side.of((1, 1, length), (1, 1, 1), (1, 1, boxes))
 
 
 def _meetings(
