@@ -12,8 +12,8 @@ import typer
 from windeye.cli.arguments import bad_input
 
 SUITES = (
-    "softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu", "floors", "mixers",
-    "hilo", "routing", "pools",
+    "softmax", "recurrence", "lifetimes", "associative", "statistics", "decoding", "inspect", "gpu", "floors",
+    "compiled", "mixers", "hilo", "routing", "pools",
 )  # fmt: skip
 
 
