@@ -1,5 +1,5 @@
-"""The Triton kernels of softmax attention compile for GPUs, on a machine without one, fit into what these have, and keep
-tensor cores busy: rows are fetched while products run, and no product waits for the one before it."""
+"""The Triton kernels of softmax attention compile for GPUs, on a machine without one, fit into what these have, and
+keep tensor cores busy: rows are fetched while products run, and no product waits for the one before it."""
 
 import pytest
 

@@ -164,9 +164,13 @@ def _compile(call: dict[str, Any]) -> None:
         )  # fmt: skip
         print(json.dumps(asdict(found)), flush=True)
 
-    sizes.shared_memory = lambda _device: call["shared_memory"]
+    def shared_memory(device: torch.device) -> int:
+        del device
+        return int(call["shared_memory"])
+
+    sizes.shared_memory = shared_memory
     driver.set_active(Absent())
-    JITFunction.run = told  # type: ignore[method-assign]
+    JITFunction.run = told
     dtype, grid = getattr(torch, call["dtype"]), call["grid"]
 
     def zeros(heads: int, dim: int) -> torch.Tensor:
@@ -190,8 +194,11 @@ def _disassembled(binary: bytes, tools: Path) -> tuple[str, str]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "program.cubin"
         file.write_bytes(binary)
-        commands = [tools / "nvdisasm", "-c", file], [tools / "cuobjdump", "-res-usage", file]
-        done = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+        commands = [(tools / "nvdisasm", "-c"), (tools / "cuobjdump", "-res-usage")]
+        done = [
+            subprocess.run([str(tool), option, str(file)], capture_output=True, text=True, check=True).stdout
+            for tool, option in commands
+        ]
     return done[0], done[1]
 
 
