@@ -72,6 +72,17 @@ def test_all_regions_in_any_order_are_everything():
     assert torch.equal(Routed(index, (2, 3)).bind((4, 6)).mask()[0, 0], Full().bind((4, 6)).mask())
 
 
+@given(routings())
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_an_index_may_say_itself_how_the_axes_are_cut(routing):
+    pattern, grid, grid_kv = routing
+    same = Routed(torch.unflatten(pattern.index, 2, pattern.regions))
+    assert torch.equal(same.bind(grid, grid_kv).mask(), pattern.bind(grid, grid_kv).mask())
+    assert same.cut(grid) == pattern.cut(grid)
+    assert same.spec == "Routed(index, None)"
+    assert from_spec(same.spec, same.tables) == same != pattern
+
+
 def test_it_crosses_as_spec_and_table():
     index = torch.zeros(1, 4, 2, dtype=torch.int64)
     for regions in (4, (2, 2)):
@@ -101,6 +112,8 @@ INDEX = torch.zeros(1, 4, 2, dtype=torch.int64)
         (lambda: Routed([[0]], 1), TypeError, "index must be a torch.Tensor, got list"),
         (lambda: Routed(INDEX.float(), 4), TypeError, "index must be int32 or int64, got torch.float32"),
         (lambda: Routed(INDEX[0], 4), ValueError, r"\[batch, heads, regions, keep\], got \(4, 2\)"),
+        (lambda: Routed(INDEX), ValueError, r"\[batch, heads, \*regions, keep\], got \(1, 4, 2\)"),
+        (lambda: Routed(INDEX[None]).bind((4, 4)), ValueError, "index has 1 axes of regions but the grid has 2 axes"),
         (lambda: Routed(INDEX, 0), ValueError, "regions must be at least 1, got 0"),
         (lambda: Routed(INDEX, (2, 3)).bind((4, 6)), ValueError, r"holds 4 regions but regions \(2, 3\) .* are 6"),
         (lambda: Routed(INDEX, (2, 2)).bind((4, 7)), ValueError, r"grid\[1\] is 7, which 2 regions do not divide"),

@@ -35,6 +35,10 @@ class DataPattern(Pattern):
         return self._shown(self.__match_args__[0])
 
     def __repr__(self) -> str:
+        import torch
+
+        if torch.compiler.is_compiling():  # a shape in words would tie the graph to it
+            return self.spec
         (table,) = self.tables
         return self._shown(f"{str(table.dtype).removeprefix('torch.')} {list(table.shape)}")
 

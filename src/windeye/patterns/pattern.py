@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, SupportsIndex
 
 from windeye.patterns.bound import Bound, Grid, Term
 
@@ -151,4 +151,4 @@ def per_axis(value: Axes | bool | tuple[bool, ...], rank: int, name: str) -> tup
 
 def is_int(value: object) -> bool:
     """Whether this is an integer and not a bool, which Python also counts as one."""
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)

@@ -32,7 +32,8 @@ class Routed(DataPattern):
     Args:
         index: int32 or int64, [batch, regions, keep] for all heads alike or [batch, heads, regions, keep]. A batch of 1
             is every batch entry; the number of heads divides that of the queries, so that a group may share a choice.
-        regions: how many regions each axis is cut into; they must divide both grids.
+        regions: how many regions each axis is cut into; they must divide both grids. With None the index says so: it is
+            [batch, heads, *regions, keep], and the spec names no size, so that a compiled graph serves them all.
 
     Raises:
         TypeError, ValueError: not an integer tensor of three or four axes, or not as many regions as ``regions`` says.
@@ -47,7 +48,7 @@ class Routed(DataPattern):
     """
 
     index: torch.Tensor
-    regions: int | tuple[int, ...]
+    regions: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -56,6 +57,10 @@ class Routed(DataPattern):
             raise TypeError(f"index must be a torch.Tensor, got {type(self.index).__name__}")
         if self.index.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"index must be int32 or int64, got {self.index.dtype}")
+        if self.regions is None:
+            if self.index.dim() < 4:
+                raise ValueError(f"index must be [batch, heads, *regions, keep], got {tuple(self.index.shape)}")
+            return
         if self.index.dim() not in (3, 4):
             raise ValueError(
                 f"index must be [batch, regions, keep] or [batch, heads, regions, keep], got {tuple(self.index.shape)}"
@@ -65,6 +70,8 @@ class Routed(DataPattern):
     @property
     def planes(self) -> torch.Tensor:
         """The index as [batch, heads, regions, keep]."""
+        if self.regions is None:
+            return self.index.flatten(2, -2)
         return self.index if self.index.dim() == 4 else self.index[:, None]
 
     def cut(self, grid: Grid, name: str = "grid") -> tuple[Grid, Grid]:
@@ -73,11 +80,7 @@ class Routed(DataPattern):
         Raises:
             ValueError: the regions do not divide the grid, or are not those of the index.
         """
-        counts = per_axis(self.regions, len(grid), "regions")
-        if prod(counts) != self.index.shape[-2]:
-            raise ValueError(
-                f"index holds {self.index.shape[-2]} regions but regions {counts} of a grid are {prod(counts)}"
-            )
+        counts = self._counts(len(grid))
         for axis, (length, count) in enumerate(zip(grid, counts, strict=True)):
             if length % count:
                 raise ValueError(f"{name}[{axis}] is {length}, which {count} regions do not divide")
@@ -90,7 +93,20 @@ class Routed(DataPattern):
         planes = self.planes
         alike = planes[..., :, None] == planes[..., None, :]
         again = torch.tril(alike, diagonal=-1).any(dim=-1)
-        return again | (planes < 0) | (planes >= self.index.shape[-2])
+        return again | (planes < 0) | (planes >= planes.shape[-2])
+
+    def _counts(self, rank: int) -> Grid:
+        if self.regions is None:
+            counts = tuple(self.index.shape[2:-1])
+            if len(counts) != rank:
+                raise ValueError(f"index has {len(counts)} axes of regions but the grid has {rank} axes")
+            return counts
+        counts = per_axis(self.regions, rank, "regions")
+        if prod(counts) != self.index.shape[-2]:
+            raise ValueError(
+                f"index holds {self.index.shape[-2]} regions but regions {counts} of a grid are {prod(counts)}"
+            )
+        return counts
 
     def bind(self, grid: Sequence[int], grid_kv: Sequence[int] | None = None) -> Routes:
         """The relation of every batch entry and head; not cached, as the index is data."""

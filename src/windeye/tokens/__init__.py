@@ -5,12 +5,17 @@ from windeye.tokens.mixing import mix
 from windeye.tokens.pooling import pool
 from windeye.tokens.regions import gather, route
 from windeye.tokens.sampling import resize, sample
+from windeye.tokens.sizes import always
 from windeye.tokens.waves import waves
-from windeye.tokens.windows import absent, fill, margins, merge, partition
+from windeye.tokens.windows import absent, counts, crop, fill, frame, margins, merge, partition
 
 __all__ = [
     "absent",
+    "always",
+    "counts",
+    "crop",
     "fill",
+    "frame",
     "gather",
     "margins",
     "merge",

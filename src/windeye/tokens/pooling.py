@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from windeye.tokens.windows import Pair, margins
+from windeye.tokens.sizes import always
+from windeye.tokens.windows import Pair, counts, fill, margins
 
 
 def pool(
@@ -20,18 +21,20 @@ def pool(
         count_padding: whether those zeros count in the mean; otherwise it is over the tokens that are there.
 
     Example:
-        >>> import torch
         >>> x = torch.tensor([[1.0, 3.0, 5.0]]).reshape(1, 1, 3)
         >>> pool(x, (1, 2)), pool(x, (1, 2), count_padding=False)
         (tensor([[[2.0000, 2.5000]]]), tensor([[[2., 5.]]]))
     """
-    height, width = x.shape[1:3]
-    rest = x.shape[3:]
-    (_, bottom), (_, right) = margins((height, width), cell)
-    flat = x.reshape(*x.shape[:3], -1).permute(0, 3, 1, 2)
-    if count_padding:
-        flat = F.pad(flat, (0, right, 0, bottom))
-        pooled = F.avg_pool2d(flat, cell)
-    else:
-        pooled = F.avg_pool2d(flat, cell, ceil_mode=True)
-    return pooled.permute(0, 2, 3, 1).reshape(x.shape[0], *pooled.shape[2:], *rest)
+    grid = (x.shape[1], x.shape[2])
+    rows, columns = counts(grid, cell)
+    tiles = torch.unflatten(torch.unflatten(fill(x, cell), 2, (columns, cell[1])), 1, (rows, cell[0]))
+    # Axis by axis: the gradient of torch's pooling takes several times as long, and its cells cannot vary in a graph.
+    sums = tiles.sum(2, dtype=torch.promote_types(x.dtype, torch.float32)).sum(3)
+    if count_padding or always(sum(sum(margins(grid, cell), ())) == 0):
+        return (sums / (cell[0] * cell[1])).to(x.dtype)
+    down, across = (
+        (n - size * torch.arange(count, device=x.device)).clamp(max=size)
+        for n, size, count in zip(grid, cell, (rows, columns), strict=True)
+    )
+    there = torch.outer(down, across)
+    return (sums / there.reshape(rows, columns, *(1,) * (x.dim() - 3))).to(x.dtype)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from windeye.tokens.sizes import always
+
 
 def sample(
     x: Float[Tensor, "batch height width heads width_of_head"], at: Float[Tensor, "batch heads *places 2"]
@@ -51,7 +53,7 @@ def resize(
         >>> resize(x, (1, 2)).flatten(), resize(x, (1, 2), antialias=True).flatten()
         (tensor([0.5000, 6.5000]), tensor([1.0000, 5.7143]))
     """
-    if size == (x.shape[1], x.shape[2]):
+    if all(always(new == old) for new, old in zip(size, x.shape[1:3], strict=True)):
         return x
     if not antialias:
         maps = x.permute(0, 3, 1, 2)

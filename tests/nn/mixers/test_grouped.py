@@ -139,7 +139,7 @@ def test_a_plan_with_another_relation_leaves_the_copies_behind(change):
     layer = BiLevelRoutingMixer(16, 4, regions=4, keep=3).double()
     (plan,) = layer.plans(torch.randn(2, 8, 8, 16, dtype=torch.float64))
     assert plan.faster is not None
-    new = {"relation": Routed(plan.relation.index[:, :, :1].contiguous(), 4), "absent": torch.rand(1, 8, 8) < 0.3}
+    new = {"relation": Routed(plan.relation.index[..., :1].contiguous()), "absent": torch.rand(1, 8, 8) < 0.3}
     changed = replace(plan, **{change: new[change]})
     assert changed.faster is None
     plain = replace(changed, copied=None)

@@ -122,7 +122,7 @@ class GlobalDownSampling(nn.Module):
             ValueError: the map has another size, and ``resize`` is None.
         """
         size = (x.shape[1], x.shape[2])
-        if size != self.size and self.resize is None:
+        if self.resize is None and size != self.size:
             raise ValueError(
                 f"x has {size[0]} x {size[1]} tokens, but the weights over positions are for {self.size[0]} x "
                 f'{self.size[1]}; resize="interpolate" takes any size'

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from windeye.ops import attend
+from windeye.tokens import always
 
 FEW_QUERIES = 32
 """Groups of fewer queries are too small for the lanes of the CPU kernel (measured)."""
@@ -28,10 +29,10 @@ def way_of(query: Tensor, key: Tensor, bias: Tensor | None, absent: Tensor | Non
     torch's kernels serve GPUs, and CPUs where there is neither bias nor mask. With a bias torch would take its own
     textbook form; keeping the weights is that with fewer passes over memory.
     """
-    few = prod(query.shape[2:-2]) < FEW_QUERIES
+    few = always(prod(query.shape[2:-2]) < FEW_QUERIES)
     if query.device.type != "cpu":
         return "torch"
-    small = max(prod(query.shape[2:-2]), prod(key.shape[2:-2])) <= KEPT
+    small = all(always(prod(t.shape[2:-2]) <= KEPT) for t in (query, key))
     if trains and small and (bias is not None or few) and query.dtype in (torch.float32, torch.float64):
         return "keep"
     return "torch" if (few or trains) and bias is None and absent is None else "attend"
@@ -136,11 +137,10 @@ def bias_of_pairs(
     table: Float[Tensor, "heads *offsets"], cells: tuple[int, ...]
 ) -> Float[Tensor, "heads queries keys"]:
     """The relative table as a number per pair of cells."""
-    return table.flatten(1)[:, _offsets(cells, tuple(table.shape[1:]), table.device)]
+    offsets = _offsets if torch.compiler.is_compiling() else _offsets_once
+    return table.flatten(1)[:, offsets(cells, tuple(table.shape[1:]), table.device)]
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(mode=False)  # else what inference has cached could not be trained with
 def _offsets(cells: tuple[int, ...], offsets: tuple[int, ...], device: torch.device) -> Tensor:
     axes = torch.meshgrid(*(torch.arange(n) for n in cells), indexing="ij")
     index = torch.zeros(prod(cells), prod(cells), dtype=torch.long)
@@ -148,3 +148,7 @@ def _offsets(cells: tuple[int, ...], offsets: tuple[int, ...], device: torch.dev
         at = axis.flatten()
         index = index * count + (at[None] - at[:, None] + count // 2)
     return index.to(device)
+
+
+# Without inference mode, else what inference has cached could not be trained with.
+_offsets_once = lru_cache(maxsize=64)(torch.inference_mode(mode=False)(_offsets))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from windeye.patterns import Blocks, Pattern, Routed
 from windeye.patterns.pattern import per_axis
-from windeye.tokens import gather, merge, partition, windows
+from windeye.tokens import always, gather, merge, partition, windows
 
 Rearrange = Callable[[Tensor], Tensor]
 
@@ -43,8 +43,8 @@ def blocks_as_groups(pattern: Blocks, grid: tuple[int, int], device: torch.devic
     rows, columns = per_axis(pattern.size, 2, "size")
     # A window that covers its axis need not be filled up.
     size = (
-        grid[0] if rows == -1 or (rows > grid[0] and down == 0) else rows,
-        grid[1] if columns == -1 or (columns > grid[1] and right == 0) else columns,
+        grid[0] if rows == -1 or (down == 0 and always(rows > grid[0])) else rows,
+        grid[1] if columns == -1 or (right == 0 and always(columns > grid[1])) else columns,
     )
     absent = windows.absent(grid, size, shift, device)
     return Groups(
@@ -61,20 +61,20 @@ def routed_as_groups(
     """The same relation with every chosen region copied for every region.
 
     Args:
-        pattern: its index is [batch, regions, keep], without -1 and without repetitions.
+        pattern: its index is that of all heads, without -1 and without repetitions.
         grid, grid_kv: rows and columns of queries and of keys.
         absent: [batch or 1, rows, columns] of keys; True hides a key.
     """
-    rows, columns = per_axis(pattern.regions, 2, "regions")
-    size, size_kv = ((tall // rows, wide // columns) for tall, wide in (grid, grid_kv))
+    index = pattern.planes[:, 0]
+    size, size_kv = ((rows, columns) for _, (rows, columns) in (pattern.cut(grid), pattern.cut(grid_kv)))
 
     def kept(x: Tensor) -> Tensor:
-        return gather(partition(x, size_kv).flatten(2, 3), pattern.index)
+        return gather(partition(x, size_kv).flatten(2, 3), index)
 
     return Groups(
         split=lambda x: partition(x, size).flatten(2, 3),
         join=lambda x: merge(torch.unflatten(x, 2, size), grid),
         resample=kept,
-        absent=None if absent is None else kept(absent.expand(len(pattern.index), -1, -1)[..., None])[..., 0],
+        absent=None if absent is None else kept(absent.expand(len(index), -1, -1)[..., None])[..., 0],
         told_as=(pattern, absent),
     )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from windeye.nn.mixer import check_divides
 from windeye.nn.mixers.plan import Plan, attended, dense, positions, row
+from windeye.tokens import crop
 
 
 class TokenMixer(nn.Module, ABC):
@@ -94,10 +95,10 @@ class TokenMixer(nn.Module, ABC):
 
     def outputs(self, x: Tensor, plans: tuple[Plan, ...]) -> Float[Tensor, "batch height width heads head_dim"]:
         """The heads' outputs of these plans, cropped to the map."""
-        _, height, width, _ = x.shape
+        grid = (x.shape[1], x.shape[2])
         dropout_p = self.attn_drop if self.training else 0.0
         layer = self if getattr(self, "attention_site", False) else None
-        parts = [attended(p, dropout_p=dropout_p, layer=layer)[:, :height, :width] for p in plans]
+        parts = [crop(attended(plan, dropout_p=dropout_p, layer=layer), grid) for plan in plans]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
     def _checked(self, x: Tensor) -> tuple[Plan, ...]:

@@ -110,7 +110,7 @@ def row(plan: Plan, y: int, x: int) -> Float[Tensor, "batch heads *grid_kv"]:
 def pairs(plan: Plan) -> int:
     """Pairs of query and key per batch entry and head, padding counted where it is computed."""
     if isinstance(plan.relation, Routed):  # counted without reading which regions they are
-        index = plan.relation.index
+        index = plan.relation.planes
         return prod(plan.query.shape[1:-2]) * index.shape[-1] * prod(plan.key.shape[1:-2]) // index.shape[-2]
     if isinstance(plan.relation, Pattern):
         grid, grid_kv = tuple(plan.query.shape[1:-2]), tuple(plan.key.shape[1:-2])

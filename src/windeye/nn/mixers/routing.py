@@ -18,7 +18,7 @@ from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.patterns import Full, Routed
 from windeye.patterns.pattern import check_axes, per_axis
-from windeye.tokens import fill, gather, merge, partition, pool, route
+from windeye.tokens import always, crop, fill, gather, merge, partition, pool, route
 
 MOST_COPIED = 2**24
 """Numbers of keys that may be copied, 64 MiB in float32."""
@@ -144,8 +144,8 @@ class BiLevelRoutingMixer(TokenMixer):
         choice = None
         if self.soft or self.keep < prod(counts):
             choice = self._choice(query, key, size)
-        padded = any(n != count * side for n, count, side in zip(tokens, counts, size, strict=True))
-        hides = padded and self.padding == "masked"
+        whole = all(always(n == count * side) for n, count, side in zip(tokens, counts, size, strict=True))
+        hides = self.padding == "masked" and not whole
         cell = (self.pool, self.pool)
         if self.pool > 1:
             if size[0] % self.pool or size[1] % self.pool:
@@ -162,7 +162,7 @@ class BiLevelRoutingMixer(TokenMixer):
         copied: Groups | None = None
         if choice is not None:
             index, shares = choice
-            relation = Routed(index, counts)
+            relation = Routed(torch.unflatten(index, 1, counts)[:, None])
             if self.soft:
                 relation = _weighted(index, shares, size, kv_size, (query.shape[1], query.shape[2]), absent)
                 absent = None
@@ -183,7 +183,7 @@ class BiLevelRoutingMixer(TokenMixer):
         if self.local is not None:
             value = plans[0].value.flatten(-2) if self.pool == 1 else self._projected(x)[2]
             near = self.local(value.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            mixed = mixed + near[:, : x.shape[1], : x.shape[2]]
+            mixed = mixed + crop(near, (x.shape[1], x.shape[2]))
         return self.proj_drop(self.proj(mixed))
 
     def extra_repr(self) -> str:
@@ -200,7 +200,8 @@ class BiLevelRoutingMixer(TokenMixer):
         means = [pool(t, size, count_padding=False).flatten(1, 2) for t in (query, key)]
         if self.router is not None:
             means = [self.router(mean) for mean in means]
-        keep = min(self.keep, means[0].shape[1])
+        regions = means[0].shape[1]
+        keep = self.keep if self.keep < regions else regions  # a comparison: a number wherever sizes are traced
         if not self.soft:
             index = route(means[0], means[1], keep)
             return index, torch.ones_like(index, dtype=query.dtype)
@@ -211,7 +212,7 @@ class BiLevelRoutingMixer(TokenMixer):
 def _copies(query: Tensor, key: Tensor, index: Tensor, queries: int) -> bool:
     """Whether a CPU is faster with every kept region copied: where regions have few queries, and few are kept."""
     copied = key.numel() * index.shape[-1]
-    return query.device.type == "cpu" and queries < FEW_QUERIES and copied <= MOST_COPIED
+    return query.device.type == "cpu" and always(queries < FEW_QUERIES) and always(copied <= MOST_COPIED)
 
 
 def _weighted(

@@ -14,7 +14,7 @@ from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.patterns import Blocks
-from windeye.tokens import merge, partition
+from windeye.tokens import always, merge, partition
 
 
 class StripeMixer(TokenMixer):
@@ -65,7 +65,8 @@ class StripeMixer(TokenMixer):
         """Rows and columns of a stripe in each direction, on a map of this size."""
         if self.stripe is None:
             return ((height, width),)
-        return (height, min(self.stripe, width)), (min(self.stripe, height), width)
+        high, wide = (n if always(n < self.stripe) else self.stripe for n in (height, width))
+        return (height, wide), (high, width)
 
     def head_kinds(self) -> tuple[str, ...]:
         half = self.heads // 2

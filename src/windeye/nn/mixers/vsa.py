@@ -17,7 +17,7 @@ from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
 from windeye.nn.mixers.window import BIAS_STD
 from windeye.patterns.pattern import check_axes, per_axis
-from windeye.tokens import margins, merge, partition, pool, sample
+from windeye.tokens import counts, frame, margins, merge, partition, pool, sample
 from windeye.tokens.windows import Pair
 
 OffsetDivisor = Literal["padded", "whole"]
@@ -173,7 +173,7 @@ class VSAMixer(TokenMixer):
         mirrored has its left to the right of its right."""
         grid = (x.shape[1], x.shape[2])
         (top, _), (left, _) = margins(grid, self.window, self._shift(grid))
-        rows, columns = (-(-n // size) for n, size in zip(grid, self.window, strict=True))
+        rows, columns = counts(grid, self.window)
         at = torch.unflatten(self.places(x), 2, (rows, columns)).movedim(1, 3)
         ends = torch.cat((at[..., 0, 0, :], at[..., -1, -1, :]), dim=-1)
         spans = [columns * self.window[1] - 1, rows * self.window[0] - 1] * 2
@@ -205,10 +205,7 @@ def _axis(count: int, size: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _filled(x: Float[Tensor, "batch height width *rest"], size: Pair, shift: Pair) -> Tensor:
     """The map with zeros around it, up to whole windows."""
-    (top, bottom), (left, right) = margins((x.shape[1], x.shape[2]), size, shift)
-    if not (top or bottom or left or right):
-        return x
-    return F.pad(x, (*(0, 0) * (x.dim() - 3), left, right, top, bottom))
+    return frame(x, margins((x.shape[1], x.shape[2]), size, shift))
 
 
 @token_mixer("vsa")
