@@ -7,11 +7,22 @@ from jaxtyping import jaxtyped
 
 from models.test_decoder import MODELS, VOCAB, every_model, tokens, wide
 from models.test_mixers import DIM, SPECS
-from windeye.models import generate
+from windeye.models import DecoderConfig, DecoderLM, DynamicMaskSpec, based, generate, tnl, transformer
+
+COMPILED = {
+    "tnl": lambda: tnl(2, 16, 2, 24, vocab_size=VOCAB),
+    "based": lambda: based(3, 16, 2, (1,), (2,), feature_dim=4, window=4, vocab_size=VOCAB),
+    "transformer": lambda: transformer(1, 16, 4, vocab_size=VOCAB, kv_heads=2),
+    "doge": lambda: DecoderLM(
+        DecoderConfig(VOCAB, 16, (DynamicMaskSpec(keep=5, kv_heads=2, a_std=1.0),), glu_dim=24, residual_scale=True)
+    ),
+    "all": MODELS["all"],
+}
+"""Every kind of layer once: the compiler takes as long for each further one."""
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@every_model
+@pytest.mark.parametrize("make", COMPILED.values(), ids=COMPILED)
 def test_it_compiles_into_one_graph(make):
     torch.compiler.reset()
     model = make()
