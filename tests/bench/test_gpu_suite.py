@@ -19,8 +19,9 @@ def test_a_part_is_measured_and_becomes_a_row():
     assert part["flop_bound"] == pytest.approx(32 / 9)
     (row,) = gpu.rows({"parts": {"device": gpu.about("cpu"), case.name: part}})
     assert len(row) == len(gpu.COLUMNS)
-    assert row[3].endswith("x")
-    assert row[7] == "-"
+    assert row[2] == "-"  # nothing is tuned without a GPU
+    assert row[5].endswith("x")
+    assert row[9] == "-"
     assert row[-1].endswith("x")
 
 

@@ -48,7 +48,9 @@ def test_candidates_begin_with_what_is_taken_unmeasured_and_waste_little(kernel,
     assert 1 < len(set(found)) == len(found) <= sizes.MOST_CANDIDATES
     visited = [plan(this.bound, s.queries, s.keys, s.shape).visited * s.queries * s.keys for s in found]
     assert max(visited[1:]) <= sizes.MOST_WASTE * min(visited)
-    assert visited[1:] == sorted(visited[1:])
+    costs = [sizes.cost(this, kernel, option) for option in found]
+    assert costs[1:] == sorted(costs[1:])
+    assert costs[0] <= costs[1]
 
 
 @pytest.mark.parametrize("room", [99, 163, 227])
@@ -72,12 +74,26 @@ def test_boxes_fit_the_device(room, dtype, head_dim, monkeypatch):
 def test_larger_devices_and_narrower_heads_take_larger_boxes(monkeypatch):
     def area(head_dim, room):
         monkeypatch.setattr(sizes, "shared_memory", lambda _device: room << 10)
-        chosen = sizes.first(problem(head_dim=head_dim, dtype=torch.bfloat16), "attention")
+        chosen = sizes.first(problem(Full(), (64, 64), head_dim=head_dim, dtype=torch.bfloat16), "attention")
         return chosen.queries * chosen.keys
 
     areas = [area(64, 227), area(128, 227), area(256, 227), area(256, 99)]
     assert areas == sorted(areas, reverse=True)
     assert areas[0] > areas[2]
+
+
+def test_small_windows_take_small_boxes():
+    """Larger ones would hold mostly pairs that nobody wants."""
+    small, large = (sizes.first(problem(Neighborhood(n), (64, 64), dtype=torch.bfloat16), "attention") for n in (9, 40))
+    assert small.queries * small.keys < large.queries * large.keys
+
+
+def test_few_plans_are_made_to_choose(monkeypatch):
+    """Small boxes on a large grid take long to plan, and cannot be cheapest."""
+    planned = []
+    monkeypatch.setattr(sizes, "plan", lambda bound, *boxes: planned.append(boxes[:2]) or plan(bound, *boxes))
+    sizes.first(problem(Full(), (64, 64), head_dim=128, dtype=torch.bfloat16), "attention")
+    assert planned == [(128, 128)]
 
 
 def test_the_fastest_is_found_once_for_all_calls_of_a_problem(stopwatch):

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from windeye.bench.compiler import Call, Program, programs
-from windeye.bench.floors import FLOPS, GOALS
-from windeye.bench.gpu import CASES, SMALL, Case
+from windeye.bench.floors import FLOPS
+from windeye.bench.gpu import CASES, GOALS, SMALL, Case
 from windeye.bench.table import ratio
 from windeye.kernels.softmax.triton.plan import plan
 
@@ -25,8 +25,8 @@ PRODUCTS = {"attention": 2, "grad_query": 3, "grad_key_value": 4}
 """Of tiles, per pair of boxes."""
 ALSO = ("16384, everything",)
 COLUMNS = (
-    "tokens, window, kernel", "queries, keys, warps", "registers, spilled bytes", "instructions, unmasked box",
-    "masked box", "issue over products, unmasked", "masked", "ms, hidden", "ms, in turns", "minimum, aim, ms",
+    "tokens, window", "kernel", "queries, keys, warps", "registers, spilled bytes", "instructions", "issue / products",
+    "ms", "minimum, aim",
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def _visited(case: Case, program: Program) -> dict[str, float]:
 
 
 def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Three rows per case."""
+    """Three rows per case: of boxes without a mask and with one, milliseconds with all issue hidden and with none."""
     table: list[tuple[str, ...]] = []
     for case, part in result["parts"].items():
         for name, kernel in part["kernels"].items():
@@ -74,10 +74,10 @@ def rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
             mean = kernel["whole"] * share[0] + (1 - kernel["whole"]) * share[1]
             goal = GOALS.get(case) if name == "attention" else None
             table.append((
-                f"{case}, {name.replace('_', ' ')}", f"{kernel['queries']}, {kernel['keys']}, {kernel['warps']}",
+                case, name.replace("_", " "), f"{kernel['queries']}, {kernel['keys']}, {kernel['warps']}",
                 f"{kernel['registers']}, {kernel['spilled']}",
-                *(str(loop["instructions"]) for loop in kernel["loops"]), *map(ratio, share),
-                f"{products * max(1.0, mean):.2g}", f"{products * (1 + mean):.2g}",
+                ", ".join(str(loop["instructions"]) for loop in kernel["loops"]), ", ".join(map(ratio, share)),
+                f"{products * max(1.0, mean):.2g} to {products * (1 + mean):.2g}",
                 f"{goal[0]:g}, {goal[1]:g}" if goal else "",
             ))  # fmt: skip
     return table

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from windeye.bench.gpu import CASES, Case
+from windeye.bench.gpu import CASES, GOALS, Case
 from windeye.bench.table import ratio
 from windeye.kernels.softmax.problem import problem_of
 from windeye.kernels.softmax.triton.plan import plan
@@ -22,14 +22,6 @@ FLOPS = 989e12
 """bfloat16 products per second of an H100 (SXM) without sparsity, by its data sheet."""
 BYTES = 3.35e12
 """Bytes per second of its memory."""
-GOALS = {
-    "256x256, kernel 80, stride 1": (24.0, 16.0),
-    "256x256, kernel 80, stride 16x16": (14.0, 9.0),
-    "30x48x80, kernel 18x24x24, stride 1": (110.0, 80.0),
-    "30x48x80, kernel 18x24x24, stride 16x8x8": (38.0, 27.0),
-    "32768, causal window 2048": (0.12, 0.08),
-}
-"""Milliseconds of a forward pass: what we hold ourselves to, and what we want."""
 COLUMNS = (
     "tokens, window", "TFLOP", "ms at peak", "ms for bytes", "boxes of queries, keys", "visited / wanted",
     "unmasked boxes", "minimum, aim, ms", "the aim's share of peak",

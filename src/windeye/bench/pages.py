@@ -8,6 +8,7 @@ from typing import Any
 
 from windeye.bench import (
     associative,
+    compiled,
     decoding,
     floors,
     goals,
@@ -31,7 +32,8 @@ SETTING = "batch 1, 8 heads x 64"
 
 def committed(root: Path) -> dict[str, Result]:
     """The results of every suite in a checkout."""
-    return {suite: json.loads((root / "benchmarks" / f"{suite}-cpu.json").read_text()) for suite in SUITES}
+    files = {suite: f"{suite}-cpu.json" for suite in SUITES} | {"compiled": "compiled-h100.json"}
+    return {suite: json.loads((root / "benchmarks" / file).read_text()) for suite, file in files.items()}
 
 
 def readme(text: str, results: dict[str, Result]) -> str:
@@ -53,6 +55,10 @@ def performance(text: str, results: dict[str, Result]) -> str:
     """
     counted = {"parts": {name: count() for name, count in floors.parts()}}
     text = between(text, grid(floors.COLUMNS, floors.rows(counted)), "<!-- floors -->", "<!-- end of floors -->")
+    text = between(
+        text, f"{grid(compiled.COLUMNS, compiled.rows(results['compiled']))}\n\n{compiler(results['compiled'])}",
+        "<!-- compiled -->", "<!-- end of compiled -->",
+    )  # fmt: skip
     reached = grid(goals.COLUMNS, goals.rows(results["softmax"]))
     text = between(text, reached, "<!-- goals: softmax -->", "<!-- end of goals -->")
     for name, suite, timed, setting in (
@@ -83,6 +89,11 @@ def source(result: Result, timed: str, setting: str = SETTING) -> str:
         f"Milliseconds of {timed}, float32 where nothing else is said, {setting}; {machine['processor']}, "
         f"{machine['threads']} threads, torch {versions['torch']}; medians of one run: `{result['command']}`."
     )
+
+
+def compiler(result: Result) -> str:
+    """What made the code that was counted."""
+    return f"Code for compute capability 9.0, by Triton {result['versions']['triton']}: `{result['command']}`."
 
 
 def write(root: Path) -> None:

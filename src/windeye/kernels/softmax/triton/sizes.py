@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -17,8 +18,14 @@ MOST_WASTE = 1.5
 """Pairs that a candidate may visit, over those of the one that visits least."""
 MOST_REGISTERS = 208
 """Of 255 that a thread may have; the others hold masks and what comes up."""
-ROWS, VECTOR = 16, 16
-"""Rows that a warp multiplies, and bytes that a thread fetches at once."""
+VISIT = 24
+"""What a visit costs beside its pairs, in tokens of either side: outputs are scaled and addresses made for every box,
+and rows are fetched that others share. Read off compiled code."""
+ROWS, FEWEST_ROWS, TWICE = 16, 64, 1.5
+"""Rows that a warp multiplies on Hopper's tensor cores, from how many on; with more warps than rows, warps do the same
+logits, which costs about so much. Fewer rows go to the older tensor cores."""
+VECTOR = 16
+"""Bytes that a thread fetches at once."""
 SMALLEST_WIDTH = 16
 """Of a matrix product on tensor cores."""
 
@@ -44,12 +51,24 @@ BACKWARD: tuple[Sizes, ...] = (
     Sizes(32, 64, 4, 2), Sizes(64, 32, 8, 2), Sizes(32, 32, 4, 2), Sizes(32, 32, 8, 1), Sizes(32, 32, 4, 1),
     Sizes(32, 16, 4, 1), Sizes(16, 16, 4, 1),
 )  # fmt: skip
-"""What is tried, in this order; boxes of keys that collect gradients are as large as those of queries here."""
+"""What is tried; boxes of keys that collect gradients are as large as those of queries here."""
 
 
 def first(problem: Problem, kernel: Kernel) -> Sizes:
-    """What is taken unmeasured."""
-    return _layouts(problem, kernel)[0]
+    """What is taken unmeasured: of the layouts that fit, the one that costs least."""
+    return _first(problem, kernel, shared_memory(problem.device))
+
+
+@lru_cache(maxsize=256)
+def _first(problem: Problem, kernel: Kernel, room: int) -> Sizes:
+    layouts = _layouts(problem, kernel, room)
+    pairs = problem.bound.pairs()
+    best, least = layouts[0], cost(problem, kernel, layouts[0])
+    for layout in layouts[1:]:
+        # To plan many small boxes takes long, and no layout visits less than all pairs.
+        if pairs * _dearness(kernel, layout) < least and (other := cost(problem, kernel, layout)) < least:
+            best, least = layout, other
+    return best
 
 
 def candidates(problem: Problem, kernel: Kernel) -> list[Sizes]:
@@ -64,29 +83,45 @@ def candidates(problem: Problem, kernel: Kernel) -> list[Sizes]:
         >>> found[0].shape, len(set(found)) == len(found) <= MOST_CANDIDATES
         (0, True)
     """
-    layouts = _layouts(problem, kernel)[:MOST_CANDIDATES]
-    options = [replace(layout, shape=shape) for shape in range(2) for layout in layouts]
+    best, layouts = first(problem, kernel), _layouts(problem, kernel, shared_memory(problem.device))
+    options = [replace(layout, shape=shape) for shape in range(2) for layout in layouts[:MOST_CANDIDATES]]
     visited = {option: _visited(problem, option) for option in options}
     least = min(visited.values())
-    worth = [option for option in options[1:] if visited[option] <= MOST_WASTE * least]
-    return [options[0], *sorted(worth, key=lambda option: visited[option])[: MOST_CANDIDATES - 1]]
+    worth = [option for option in options if option != best and visited[option] <= MOST_WASTE * least]
+    return [best, *sorted(worth, key=lambda option: cost(problem, kernel, option))[: MOST_CANDIDATES - 1]]
+
+
+def cost(problem: Problem, kernel: Kernel, chosen: Sizes) -> float:
+    """What a kernel is reckoned to take, up to a factor."""
+    return _visited(problem, chosen) * _dearness(kernel, chosen)
+
+
+def _dearness(kernel: Kernel, chosen: Sizes) -> float:
+    """What a visited pair costs: more in small boxes, and where warps do the same products."""
+    own, _ = _sides(kernel, chosen)
+    twice = FEWEST_ROWS <= own < ROWS * chosen.warps
+    return (1 + VISIT / chosen.queries) * (1 + VISIT / chosen.keys) * (TWICE if twice else 1.0)
+
+
+def _sides(kernel: Kernel, chosen: Sizes) -> tuple[int, int]:
+    """Tokens of the boxes that programs own, and of those that pass."""
+    both = chosen.queries, chosen.keys
+    return both[::-1] if kernel == "grad_key_value" else both
 
 
 def _visited(problem: Problem, chosen: Sizes) -> int:
     return plan(problem.bound, chosen.queries, chosen.keys, chosen.shape).visited * chosen.queries * chosen.keys
 
 
-def _layouts(problem: Problem, kernel: Kernel) -> list[Sizes]:
-    """Those that fit, the largest boxes first; the smallest is there always."""
+def _layouts(problem: Problem, kernel: Kernel, room: int) -> list[Sizes]:
+    """Those that fit, what makes pairs cheap first; the smallest is there always."""
     options = FORWARD if kernel == "attention" else BACKWARD
-    if kernel == "grad_key_value":
-        options = tuple(replace(option, queries=option.keys, keys=option.queries) for option in options)
-    room = shared_memory(problem.device)
+    options = tuple(Sizes(*_sides(kernel, option), option.warps, option.stages) for option in options)
     fitting = [
         option for option in options
         if _registers(problem, kernel, option) <= MOST_REGISTERS and _shared(problem, kernel, option) <= room
     ]  # fmt: skip
-    return fitting or [options[-1]]
+    return sorted(fitting or [options[-1]], key=lambda option: _dearness(kernel, option))
 
 
 def shared_memory(device: torch.device) -> int:
@@ -103,19 +138,20 @@ def width(dim: int) -> int:
 
 
 def _registers(problem: Problem, kernel: Kernel, chosen: Sizes) -> int:
-    """Of a thread, for what a program sums up, for two tiles of pairs, and for the addresses of rows that are fetched.
+    """Of a thread, for what a program sums up, for tiles of pairs, and for the addresses of rows that are fetched.
     Products of float32 keep their factors in two parts each; what they take was read off the compiler."""
     row, both = width(problem.head_dim), width(problem.head_dim) + width(problem.value_dim)
     queries, keys, threads = chosen.queries, chosen.keys, 32 * chosen.warps
-    own, sums, fetched = {
-        "attention": (queries, queries * (both - row), keys),
-        "grad_query": (queries, queries * row, keys),
-        "grad_key_value": (keys, keys * both, queries),
-        "grad_bias": (queries, queries * keys, queries + keys),
+    own, passing = _sides(kernel, chosen)
+    sums, fetched = {
+        "attention": (queries * (both - row), passing),
+        "grad_query": (queries * row, passing),
+        "grad_key_value": (keys * both, passing),
+        "grad_bias": (queries * keys, own + passing),
     }[kernel]
-    # Tensor cores of Hopper take 16 rows per warp, or warps do the same; fewer rows go to the older ones.
-    sharing = 32 * min(chosen.warps, own // ROWS) if own >= 4 * ROWS else threads
-    held = sums // threads + 2 * queries * keys // sharing
+    sharing = 32 * min(chosen.warps, own // ROWS) if own >= FEWEST_ROWS else threads
+    tiles = 1.5 if kernel == "attention" else 2
+    held = sums // threads + int(tiles * queries * keys) // sharing
     vectors = fetched * both * problem.dtype.itemsize // (VECTOR * threads)
     return 3 * held + 8 * vectors if problem.dtype == torch.float32 else held + 2 * vectors
 
