@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.nn.relative_bias import BIAS_STD
 from windeye.nn.sited import sited
 from windeye.patterns import Neighborhood
 from windeye.patterns.pattern import Axes, is_int, per_axis
@@ -17,8 +18,6 @@ from windeye.patterns.windows import WHOLE_AXIS
 
 SmallMap = Literal["refuse", "pad"]
 SMALL_MAPS = ("refuse", "pad")
-BIAS_STD = 0.02
-"""Spread of a fresh bias table: truncated normal, as NAT and DiNAT were trained (fna spec)."""
 
 
 class _NeighborhoodAttention(nn.Module):

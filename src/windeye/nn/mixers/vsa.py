@@ -15,7 +15,7 @@ from windeye.nn.mixers.groups import Groups
 from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
-from windeye.nn.mixers.window import BIAS_STD
+from windeye.nn.relative_bias import relative_bias
 from windeye.patterns.pattern import check_axes, per_axis
 from windeye.tokens import counts, frame, margins, merge, partition, pool, sample
 from windeye.tokens.windows import Pair
@@ -111,11 +111,7 @@ class VSAMixer(TokenMixer):
             for parameter in self.regress.parameters():
                 nn.init.zeros_(parameter)
         self.proj = nn.Linear(self.out_dim, self.out_dim)
-        if bias_table:
-            self.bias_table = nn.Parameter(torch.empty(heads, 2 * rows - 1, 2 * columns - 1))
-            nn.init.trunc_normal_(self.bias_table, std=BIAS_STD)
-        else:
-            self.register_parameter("bias_table", None)
+        self.register_parameter("bias_table", relative_bias(heads, (rows, columns)) if bias_table else None)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that an optimizer should not decay: the bias table, where there is one."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from windeye.nn.mixers.mixer import TokenMixer
 from windeye.nn.mixers.plan import Plan
 from windeye.nn.mixers.registry import token_mixer
+from windeye.nn.relative_bias import relative_bias
 from windeye.patterns import Blocks
 from windeye.patterns.pattern import check_axes, per_axis
 from windeye.tokens import fill
-
-BIAS_STD = 0.02
-"""Spread of a fresh bias table: truncated normal, as Swin was trained (vision notes)."""
 
 
 class WindowMixer(TokenMixer):
@@ -40,6 +37,7 @@ class WindowMixer(TokenMixer):
     Differs from: Swin's files, whose table is indexed by query minus key and stored as [offsets, heads].
 
     Example:
+        >>> import torch
         >>> WindowMixer(32, heads=4, window=4, shift=2)(torch.randn(2, 9, 7, 32)).shape
         torch.Size([2, 9, 7, 32])
     """
@@ -69,11 +67,7 @@ class WindowMixer(TokenMixer):
         self.pad_input = pad_input
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        if bias_table:
-            self.bias_table = nn.Parameter(torch.empty(heads, 2 * rows - 1, 2 * columns - 1))
-            nn.init.trunc_normal_(self.bias_table, std=BIAS_STD)
-        else:
-            self.register_parameter("bias_table", None)
+        self.register_parameter("bias_table", relative_bias(heads, (rows, columns)) if bias_table else None)
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that an optimizer should not decay: the bias table, where there is one."""
