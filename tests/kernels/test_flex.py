@@ -46,6 +46,7 @@ def test_compiled_inference_equals_the_reference(padding):
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_log_sum_exp_and_empty_rows_as_on_a_gpu(monkeypatch):
     """The uncompiled form gives what CUDA gives, so the code around it is tested without a GPU."""
+    from windeye.kernels.softmax.operands import Operands
     from windeye.kernels.softmax.problem import problem_of
 
     monkeypatch.setattr(flex, "_compiled", flex._flex_attention)
@@ -54,7 +55,7 @@ def test_log_sum_exp_and_empty_rows_as_on_a_gpu(monkeypatch):
     hidden[0, :9] = True
     pattern = Documents((9, 11))
     problem = problem_of(pattern, q, k, v, scale=0.3, has_key_padding=True)
-    out, lse = flex.attend(problem, q, k, v, None, hidden, None)
+    out, lse = flex.attend(problem, Operands(q, k, v, key_padding=hidden))
     expected = windeye.attend(q, k, v, pattern, scale=0.3, key_padding=hidden, backend="reference", return_lse=True)
     assert torch.allclose(out, expected[0], atol=1e-5)
     assert torch.equal(torch.isneginf(lse), torch.isneginf(expected[1]))

@@ -9,6 +9,7 @@ import torch
 import windeye
 from windeye import Neighborhood, Sliding
 from windeye.kernels.softmax import natten
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 
 CUDA = torch.device("cuda")
@@ -71,7 +72,7 @@ def test_what_natten_is_called_with(monkeypatch):
     monkeypatch.setitem(sys.modules, "natten", types.ModuleType("natten"))
     monkeypatch.setitem(sys.modules, "natten.functional", functional)
     q, k, v = torch.randn(3, 1, 9, 9, 2, 32).unbind(0)
-    out, lse = natten.attend(problem(pattern=Neighborhood((-1, 4), dilation=(1, 2))), q, k, v, None, None, None)
+    out, lse = natten.attend(problem(pattern=Neighborhood((-1, 4), dilation=(1, 2))), Operands(q, k, v))
     assert called == {
         "kernel_size": (9, 4), "stride": 1, "dilation": (1, 2), "is_causal": False, "scale": 0.2, "return_lse": True,
     }  # fmt: skip

@@ -137,6 +137,7 @@ def _compile(call: dict[str, Any]) -> None:
     from triton.runtime.jit import JITFunction
 
     from windeye.kernels.softmax import triton as backend
+    from windeye.kernels.softmax.operands import Operands
     from windeye.kernels.softmax.problem import problem_of
     from windeye.kernels.softmax.triton import sizes
     from windeye.patterns import from_spec
@@ -180,13 +181,13 @@ def _compile(call: dict[str, Any]) -> None:
     query, key, value = zeros(heads, dim), zeros(kv_heads, dim), zeros(kv_heads, value_dim)
     bias = torch.zeros(heads, *[call["offsets"]] * len(grid), device="meta") if call["offsets"] else None
     hidden = torch.zeros(2, *grid, dtype=torch.bool, device="meta") if call["padding"] else None
-    rest = (bias, hidden, torch.zeros((), dtype=torch.int64, device="meta"))
+    operands = Operands(query, key, value, bias, hidden, torch.zeros((), dtype=torch.int64, device="meta"))
     problem = problem_of(
         from_spec(call["spec"]), query, key, value, scale=1.0, dropout_p=call["dropout_p"], has_bias=bias is not None,
         has_key_padding=hidden is not None,
     )  # fmt: skip
-    out, lse = backend.forward(problem, query, key, value, *rest)
-    backend.backward(problem, query, key, value, *rest, out, lse, out, lse)
+    out, lse = backend.forward(problem, operands)
+    backend.backward(problem, operands, out, lse, out, lse)
 
 
 def _disassembled(binary: bytes, tools: Path) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from windeye.kernels.softmax import registry
 from windeye.kernels.softmax.merge import merge_branches
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import (
     check_bias,
     check_key_bias,
@@ -123,12 +124,13 @@ def attend(
 
     seed = torch.randint(2**31, (), dtype=torch.int64) if dropout_p > 0.0 else None
     needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (query, key, value, bias))
+    operands = Operands(query, key, value, bias, key_padding, seed)
     problem = problem_of(
         pattern, query, key, value, scale=float(scale), dropout_p=float(dropout_p), has_bias=bias is not None,
         has_key_padding=key_padding is not None, needs_grad=needs_grad,
         needs_lse=return_lse or extra_kv is not None,
     )  # fmt: skip
-    out, lse = registry.choose(problem, backend).attend(problem, query, key, value, bias, key_padding, seed)
+    out, lse = registry.choose(problem, backend).attend(problem, operands)
     if extra_kv is not None:
         branch = _extra(query, key, value, extra_kv, scale, dropout_p, backend)
         out, lse = merge_branches(((out, lse), branch))

@@ -20,6 +20,7 @@ from windeye.kernels import native
 from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.lanes import AXES, plan
+from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
 from windeye.patterns import Allowed, Bound, Expiry, Lifetimes, Routed
 
@@ -50,62 +51,43 @@ def visited_pairs(bound: Bound, dtype: torch.dtype) -> int:
     return plan(bound, _lanes(dtype)).forward.visited_pairs if bound.terms else 0
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """The registered operator; its numbers come from `forward` and `backward` below."""
-    return operator.attend_by(name, problem, query, key, value, bias, key_padding, seed)
+    return operator.attend_by(name, problem, operands)
 
 
-def forward(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``, written in one pass over the visible keys."""
+    query = operands.query
     out = query.new_empty((*query.shape[:-1], problem.value_dim))
     native.prefer_huge_pages(out)
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
     if out.numel() == 0 or _sees_nothing(problem):
         return out.zero_(), lse.fill_(-torch.inf)
-    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed)
+    call, _alive = _call(problem, operands, out, lse)
     call.forward()
     return out, lse
 
 
 def backward(
     problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
+    operands: Operands,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
-) -> operator.Gradients:
+) -> Gradients:
     """Gradients in two walks over the visible pairs; bit-equal on every run and with any number of threads."""
-    grads = [torch.empty(t.shape, dtype=t.dtype) for t in (query, key, value)]
+    bias = operands.bias
+    grads = [torch.empty(t.shape, dtype=t.dtype) for t in operands[:3]]
     native.prefer_huge_pages(*grads)
     grad_bias = None if bias is None else torch.zeros_like(bias)
-    if _sees_nothing(problem) or query.numel() == 0 or key.numel() == 0:
-        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
+    if _sees_nothing(problem) or grads[0].numel() == 0 or grads[1].numel() == 0:
+        return Gradients(grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias)
     total = None
     if isinstance(problem.pattern, Expiry) and bias is not None:
         total = torch.zeros(bias.shape, dtype=lse.dtype)
-    call, _alive = _call(problem, query, key, value, out, lse, bias, key_padding, seed, total, both=True)
+    call, _alive = _call(problem, operands, out, lse, total, both=True)
     delta = torch.empty_like(lse)
     grad_lse = grad_lse.to(lse.dtype).contiguous()
     call.set_gradients(_strides(grad_out), grad_lse.data_ptr(), delta.data_ptr(), *(_strides(grad) for grad in grads))
@@ -120,7 +102,7 @@ def backward(
         grad_bias = total.to(bias.dtype)
     elif bias is not None and partial is not None:
         grad_bias = partial.sum(dim=(0, 2)).to(bias.dtype)
-    return grads[0], grads[1], grads[2], grad_bias
+    return Gradients(grads[0], grads[1], grads[2], grad_bias)
 
 
 def _sees_nothing(problem: Problem) -> bool:
@@ -172,14 +154,9 @@ def _bias_steps(bound: Bound) -> list[int]:
 
 def _call(
     problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    operands: Operands,
     out: torch.Tensor,
     lse: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
     grad_key_bias: torch.Tensor | None = None,
     *,
     both: bool = False,
@@ -193,22 +170,22 @@ def _call(
         relation = _relation(problem.bound, _lanes(problem.dtype), both)
     isa = os.environ.get("WINDEYE_ISA", "")
     call = native.cpu.Call(relation, native.TYPES[problem.dtype], shape, problem.scale, torch.get_num_threads(), isa)
-    call.set_inputs(_strides(query), _strides(key), _strides(value), _strides(out), lse.data_ptr())
+    call.set_inputs(*(_strides(t) for t in (*operands[:3], out)), lse.data_ptr())
     alive: list[torch.Tensor] = []
-    if key_padding is not None:
-        hidden = key_padding.contiguous()
+    if operands.key_padding is not None:
+        hidden = operands.key_padding.contiguous()
         alive.append(hidden)
         call.set_key_padding(hidden.data_ptr())
     if isinstance(problem.pattern, Expiry):
-        alive += _set_lifetimes(call, problem, problem.pattern, bias, grad_key_bias)
-    elif bias is not None:
-        check_reach(problem.bound, bias.shape[1:])
-        table = bias.detach().to(lse.dtype).contiguous()
+        alive += _set_lifetimes(call, problem, problem.pattern, operands.bias, grad_key_bias)
+    elif operands.bias is not None:
+        check_reach(problem.bound, operands.bias.shape[1:])
+        table = operands.bias.detach().to(lse.dtype).contiguous()
         alive.append(table)
-        call.set_bias(table.data_ptr(), [1] * (AXES - len(problem.grid)) + list(bias.shape[1:]))
+        call.set_bias(table.data_ptr(), [1] * (AXES - len(problem.grid)) + list(operands.bias.shape[1:]))
     if problem.dropout_p > 0.0:
-        assert seed is not None
-        call.set_dropout(problem.dropout_p, threshold(problem.dropout_p), int(seed.item()) & 0xFFFFFFFF)
+        assert operands.seed is not None
+        call.set_dropout(problem.dropout_p, threshold(problem.dropout_p), int(operands.seed.item()) & 0xFFFFFFFF)
     return call, alive
 
 

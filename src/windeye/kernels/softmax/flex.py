@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Bound, Lifetimes, Relations
 
@@ -42,17 +43,10 @@ def can_run(problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    _bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """Compiled once per pattern and shape; the first call of a process takes seconds."""
-    q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in (query, key, value))
+    q, k, v = (t.flatten(1, -3).transpose(1, 2) for t in operands[:3])
+    key_padding = operands.key_padding
     bound = problem.bound
     if isinstance(bound, Lifetimes | Relations):
         mask = _data_mask(problem, bound, key_padding)

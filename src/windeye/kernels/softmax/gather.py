@@ -15,6 +15,7 @@ from math import prod
 import torch
 
 from windeye.kernels.softmax import cpu, operator, triton
+from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Full, Routed
 
@@ -37,22 +38,15 @@ def can_run(problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """The registered operator; its numbers come from `forward` and `backward` below."""
     pattern = problem.pattern
     assert isinstance(pattern, Routed)
     choices = pattern.planes.shape[1]
     if choices > problem.kv_heads:
-        key, value = (t.repeat_interleave(choices // problem.kv_heads, dim=-2) for t in (key, value))
-    return operator.attend_by(name, problem, query, key, value, bias, key_padding, seed)
+        key, value = (t.repeat_interleave(choices // problem.kv_heads, dim=-2) for t in operands[1:3])
+        operands = operands._replace(key=key, value=value)
+    return operator.attend_by(name, problem, operands)
 
 
 @dataclass(frozen=True)
@@ -67,69 +61,51 @@ class Group:
     """True hides a key, [regions, keep x tokens of a region]."""
 
 
-def forward(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    _bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``."""
     cut = Cut(problem)
-    q, k, v = cut.queries(query), cut.keys(key), cut.keys(value)
+    q, k, v = cut.queries(operands.query), cut.keys(operands.key), cut.keys(operands.value)
     out = q.new_zeros((*q.shape[:-1], problem.value_dim))
     lse = q.new_full(q.shape[:-1], -torch.inf, dtype=problem.lse_dtype)
-    for group in cut.groups(key_padding):
+    for group in cut.groups(operands.key_padding):
         inner, kernel = cut.inner(group)
-        near_k, near_v = gathered_of(group, k, v)
-        out[group.regions], lse[group.regions] = kernel.forward(
-            inner, q[group.regions], near_k, near_v, None, group.padding, None
-        )
+        out[group.regions], lse[group.regions] = kernel.forward(inner, gathered_of(group, q, k, v))
     return cut.laid(out), cut.laid(lse[..., None])[..., 0]
 
 
 def backward(
     problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    _bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
+    operands: Operands,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
-) -> operator.Gradients:
+) -> Gradients:
     """Gradients; keys are gathered again."""
     cut = Cut(problem)
-    q, k, v = cut.queries(query), cut.keys(key), cut.keys(value)
+    q, k, v = cut.queries(operands.query), cut.keys(operands.key), cut.keys(operands.value)
     results = [cut.queries(t) for t in (out, lse[..., None], grad_out, grad_lse.to(lse.dtype)[..., None])]
     grad_q = torch.zeros_like(q)
     grad_k, grad_v = (torch.zeros(t.shape, dtype=problem.lse_dtype, device=t.device) for t in (k, v))
-    for group in cut.groups(key_padding):
+    for group in cut.groups(operands.key_padding):
         inner, kernel = cut.inner(group)
-        near_k, near_v = gathered_of(group, k, v)
         o, l, go, gl = (t[group.regions] for t in results)  # noqa: E741
-        grad_q[group.regions], gk, gv, _ = kernel.backward(
-            inner, q[group.regions], near_k, near_v, None, group.padding, None, o, l[..., 0], go, gl[..., 0]
-        )
-        for total, part in ((grad_k, gk), (grad_v, gv)):
+        grads = kernel.backward(inner, gathered_of(group, q, k, v), o, l[..., 0], go, gl[..., 0])
+        grad_q[group.regions] = grads.query
+        for total, part in ((grad_k, grads.key), (grad_v, grads.value)):
             rows = part.reshape(-1, *total.shape[1:])
             total.index_add_(0, group.keys.flatten(), rows.to(total.dtype))
-    grad_k, grad_v = (cut.keys_laid(total).to(key.dtype) for total in (grad_k, grad_v))
-    return cut.laid(grad_q), grad_k, grad_v, None
+    grad_k, grad_v = (cut.keys_laid(total).to(problem.dtype) for total in (grad_k, grad_v))
+    return Gradients(cut.laid(grad_q), grad_k, grad_v)
 
 
-def gathered_of(group: Group, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The keys and values of a group. Hidden ones may be NaN, and zero times NaN is NaN: they are zeros."""
-    key, value = (t[group.keys].flatten(1, 2) for t in (key, value))
-    if group.padding is None:
-        return key, value
-    hidden = group.padding[..., None, None]
-    return key.masked_fill(hidden, 0.0), value.masked_fill(hidden, 0.0)
+def gathered_of(group: Group, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Operands:
+    """What a group computes with. Hidden keys and values may be NaN, and zero times NaN is NaN: they are zeros."""
+    query, key, value = query[group.regions], *(t[group.keys].flatten(1, 2) for t in (key, value))
+    if group.padding is not None:
+        hidden = group.padding[..., None, None]
+        key, value = key.masked_fill(hidden, 0.0), value.masked_fill(hidden, 0.0)
+    return Operands(query, key, value, key_padding=group.padding)
 
 
 class Cut:
@@ -218,58 +194,42 @@ class Cut:
 class Products:
     """Everything sees everything, by matrix products: for devices and types that no native kernel serves."""
 
-    def forward(
-        self,
-        problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        _bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        _seed: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = self._logits(problem, query, key, key_padding)
+    def forward(self, problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self._logits(problem, operands)
         lse = torch.logsumexp(logits, dim=-1)
         weights = torch.exp(logits - self._finite(lse)[..., None])
-        out = torch.einsum("bhgqk,bkhd->bqhgd", weights, value.to(weights.dtype))
-        return out.flatten(2, 3).to(query.dtype), lse.flatten(1, 2).transpose(1, 2)
+        out = torch.einsum("bhgqk,bkhd->bqhgd", weights, operands.value.to(weights.dtype))
+        return out.flatten(2, 3).to(problem.dtype), lse.flatten(1, 2).transpose(1, 2)
 
     def backward(
         self,
         problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        _bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        _seed: torch.Tensor | None,
+        operands: Operands,
         out: torch.Tensor,
         lse: torch.Tensor,
         grad_out: torch.Tensor,
         grad_lse: torch.Tensor,
-    ) -> operator.Gradients:
+    ) -> Gradients:
         wide = problem.lse_dtype
         shape = (problem.kv_heads, problem.heads // problem.kv_heads)
-        query_, out_, grad = (torch.unflatten(t.to(wide), 2, shape) for t in (query, out, grad_out))
+        query_, out_, grad = (torch.unflatten(t.to(wide), 2, shape) for t in (operands.query, out, grad_out))
         lse_, grad_lse_ = (torch.unflatten(t.transpose(1, 2), 1, shape) for t in (lse, grad_lse))
-        logits = self._logits(problem, query, key, key_padding)
+        logits = self._logits(problem, operands)
         weights = torch.exp(logits - self._finite(lse_)[..., None])
         rest = grad_lse_ - torch.einsum("bqhgd,bqhgd->bhgq", grad, out_)
-        grad_logits = weights * (torch.einsum("bqhgd,bkhd->bhgqk", grad, value.to(wide)) + rest[..., None])
-        grad_q = problem.scale * torch.einsum("bhgqk,bkhd->bqhgd", grad_logits, key.to(wide)).flatten(2, 3)
+        grad_logits = weights * (torch.einsum("bqhgd,bkhd->bhgqk", grad, operands.value.to(wide)) + rest[..., None])
+        grad_q = problem.scale * torch.einsum("bhgqk,bkhd->bqhgd", grad_logits, operands.key.to(wide)).flatten(2, 3)
         grad_k = problem.scale * torch.einsum("bhgqk,bqhgd->bkhd", grad_logits, query_)
         grad_v = torch.einsum("bhgqk,bqhgd->bkhd", weights, grad)
-        return grad_q.to(query.dtype), grad_k, grad_v, None
+        return Gradients(grad_q.to(problem.dtype), grad_k, grad_v)
 
-    def _logits(
-        self, problem: Problem, query: torch.Tensor, key: torch.Tensor, key_padding: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _logits(self, problem: Problem, operands: Operands) -> torch.Tensor:
         """[batch, kv_heads, heads that share them, queries, keys]"""
         wide = problem.lse_dtype
-        grouped = torch.unflatten(query.to(wide), 2, (problem.kv_heads, -1))
-        logits = problem.scale * torch.einsum("bqhgd,bkhd->bhgqk", grouped, key.to(wide))
-        if key_padding is not None:
-            logits = logits.masked_fill(key_padding[:, None, None, None], -torch.inf)
+        grouped = torch.unflatten(operands.query.to(wide), 2, (problem.kv_heads, -1))
+        logits = problem.scale * torch.einsum("bqhgd,bkhd->bhgqk", grouped, operands.key.to(wide))
+        if operands.key_padding is not None:
+            logits = logits.masked_fill(operands.key_padding[:, None, None, None], -torch.inf)
         return logits
 
     def _finite(self, lse: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Neighborhood
 
@@ -40,23 +41,15 @@ def can_run(problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    _bias: torch.Tensor | None,
-    _key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``na1d``, ``na2d`` or ``na3d`` with the log-sum-exp."""
     pattern = problem.pattern
     assert isinstance(pattern, Neighborhood)
     run = getattr(import_module("natten.functional"), f"na{len(problem.grid)}d")
     out, lse = run(
-        query,
-        key,
-        value,
+        operands.query,
+        operands.key,
+        operands.value,
         kernel_size=_window(problem),
         stride=pattern.stride,
         dilation=pattern.dilation,

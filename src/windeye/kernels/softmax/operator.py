@@ -12,35 +12,20 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 
+from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem, lse_dtype, problem_of
 from windeye.patterns import from_spec
-
-Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class Kernel(Protocol):
     """What a native kernel implements."""
 
-    def forward(
-        self,
-        problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        seed: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def forward(self, problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     def backward(
         self,
         problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        seed: torch.Tensor | None,
+        operands: Operands,
         out: torch.Tensor,
         lse: torch.Tensor,
         grad_out: torch.Tensor,
@@ -53,44 +38,18 @@ KERNELS: dict[str, Kernel] = {}
 
 
 def _problem(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    pattern: str,
-    tables: Sequence[torch.Tensor],
-    scale: float,
-    dropout_p: float,
+    operands: Operands, pattern: str, tables: Sequence[torch.Tensor], scale: float, dropout_p: float
 ) -> Problem:
     return problem_of(
-        from_spec(pattern, tables),
-        query,
-        key,
-        value,
-        scale=scale,
-        dropout_p=dropout_p,
-        has_bias=bias is not None,
-        has_key_padding=key_padding is not None,
-    )
+        from_spec(pattern, tables), operands.query, operands.key, operands.value, scale=scale, dropout_p=dropout_p,
+        has_bias=operands.bias is not None, has_key_padding=operands.key_padding is not None,
+    )  # fmt: skip
 
 
-def attend_by(
-    kernel: str,
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend_by(kernel: str, problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """The operator, on the kernel of this name."""
     pattern = problem.pattern
-    return attend(
-        query, key, value, bias, key_padding, seed, pattern.spec, list(pattern.tables), problem.scale,
-        problem.dropout_p, kernel,
-    )  # fmt: skip
+    return attend(*operands, pattern.spec, list(pattern.tables), problem.scale, problem.dropout_p, kernel)
 
 
 @torch.library.custom_op("windeye::attend", mutates_args=())
@@ -108,8 +67,8 @@ def attend(
     kernel: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)`` of one problem on a native kernel."""
-    problem = _problem(query, key, value, bias, key_padding, pattern, tables, scale, dropout_p)
-    return KERNELS[kernel].forward(problem, query, key, value, bias, key_padding, seed)
+    operands = Operands(query, key, value, bias, key_padding, seed)
+    return KERNELS[kernel].forward(_problem(operands, pattern, tables, scale, dropout_p), operands)
 
 
 @attend.register_fake
@@ -141,40 +100,46 @@ def attend_backward(
     dropout_p: float,
     kernel: str,
 ) -> list[torch.Tensor]:
-    """Gradients of query, key, value and, when there is one, of the bias."""
-    problem = _problem(query, key, value, bias, key_padding, pattern, tables, scale, dropout_p)
-    grads = KERNELS[kernel].backward(problem, query, key, value, bias, key_padding, seed, out, lse, grad_out, grad_lse)
+    """`Gradients` without those that are None."""
+    operands = Operands(query, key, value, bias, key_padding, seed)
+    problem = _problem(operands, pattern, tables, scale, dropout_p)
+    grads = KERNELS[kernel].backward(problem, operands, out, lse, grad_out, grad_lse)
     return [grad for grad in grads if grad is not None]
 
 
 @attend_backward.register_fake
-def _(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    *_rest: Any,
-) -> list[torch.Tensor]:
-    inputs = (query, key, value) if bias is None else (query, key, value, bias)
-    return [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in inputs]
+def _(*inputs: Any) -> list[torch.Tensor]:
+    operands = _first(inputs)
+    likes = (getattr(operands, field) for field in _differentiated(operands))
+    return [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in likes]
+
+
+def _first(values: Sequence[Any]) -> Operands:
+    """The operands, with which inputs and saved tensors begin."""
+    return Operands(*values[: len(Operands._fields)])
+
+
+def _differentiated(operands: Operands) -> list[str]:
+    """The operands of which `attend_backward` gives gradients, in its order."""
+    return [field for field in Gradients._fields if getattr(operands, field) is not None]
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    query, key, value, bias, key_padding, seed, pattern, tables, scale, dropout_p, kernel = inputs
-    ctx.save_for_backward(query, key, value, bias, key_padding, seed, *output, *tables)
-    ctx.options = (scale, dropout_p, kernel)
-    ctx.pattern = pattern
+    operands = _first(inputs)
+    pattern, tables, *options = inputs[len(operands) :]
+    ctx.save_for_backward(*operands, *output, *tables)
+    ctx.pattern, ctx.options = pattern, options
 
 
 def _backward(ctx: Any, grad_out: torch.Tensor | None, grad_lse: torch.Tensor | None) -> tuple[Any, ...]:
-    query, key, value, bias, key_padding, seed, out, lse, *tables = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: under checkpointing they are gone after that
+    operands = _first(saved)
+    out, lse, *tables = saved[len(operands) :]
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     grad_lse = torch.zeros_like(lse) if grad_lse is None else grad_lse
-    grads = attend_backward(
-        query, key, value, bias, key_padding, seed, out, lse, grad_out, grad_lse, ctx.pattern, tables, *ctx.options
-    )
-    dbias = grads[3] if bias is not None else None
-    return grads[0], grads[1], grads[2], dbias, None, None, None, [None] * len(tables), None, None, None
+    found = attend_backward(*operands, out, lse, grad_out, grad_lse, ctx.pattern, tables, *ctx.options)
+    grads = dict(zip(_differentiated(operands), found, strict=True))
+    return *(grads.get(field) for field in Operands._fields), None, [None] * len(tables), *[None] * len(ctx.options)
 
 
 def _no_double_backward(_ctx: Any, *_grads: Any) -> NoReturn:

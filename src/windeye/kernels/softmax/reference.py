@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from windeye.kernels.softmax.dropout import keep_mask
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
 from windeye.patterns import Allowed, Bound, Expiry, Routed, from_spec
 from windeye.patterns.lifetimes import visible
@@ -25,15 +26,7 @@ def can_run(_problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``out = softmax(scale q k^T + bias, allowed) v`` and its log-sum-exp, per head.
 
     A row that sees nothing gives zeros and ``lse = -inf``. Half types are computed in float32.
@@ -41,17 +34,17 @@ def attend(
     wide = problem.lse_dtype
     tokens, tokens_kv = prod(problem.grid), prod(problem.grid_kv)
     group = problem.heads // problem.kv_heads
-    q = query.reshape(problem.batch, tokens, problem.heads, problem.head_dim).to(wide)
-    k = key.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.head_dim).to(wide)
-    v = value.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.value_dim).to(wide)
+    q = operands.query.reshape(problem.batch, tokens, problem.heads, problem.head_dim).to(wide)
+    k = operands.key.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.head_dim).to(wide)
+    v = operands.value.reshape(problem.batch, tokens_kv, problem.kv_heads, problem.value_dim).to(wide)
     k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
     # Heads go first and the products are matrix products of slices: one query's NaN stays in its own row.
     logits = problem.scale * torch.einsum("bqhd,bkhd->bhqk", q, k)
-    if bias is not None:
-        logits = logits + _dense_bias(problem, bias.to(wide))
+    if operands.bias is not None:
+        logits = logits + _dense_bias(problem, operands.bias.to(wide))
     allowed = _allowed(problem)
-    if key_padding is not None:
-        allowed = allowed & ~key_padding.reshape(problem.batch, 1, 1, tokens_kv)
+    if operands.key_padding is not None:
+        allowed = allowed & ~operands.key_padding.reshape(problem.batch, 1, 1, tokens_kv)
     logits = logits.masked_fill(~allowed, -torch.inf)
     seen = allowed.any(dim=-1).expand(logits.shape[:-1])
     # Rows that see nothing are computed as zeros and cut out, so that neither they nor their gradients are NaN.
@@ -59,14 +52,14 @@ def attend(
     lse = torch.logsumexp(safe, dim=-1)
     weights = torch.exp(safe - lse[..., None]).masked_fill(~allowed, 0.0)
     if problem.dropout_p > 0.0:
-        assert seed is not None
-        weights = weights * keep_mask(seed, problem, query.device).to(wide) / (1.0 - problem.dropout_p)
+        assert operands.seed is not None
+        weights = weights * keep_mask(operands.seed, problem, problem.device).to(wide) / (1.0 - problem.dropout_p)
     # A hidden value may be NaN; zero times NaN would leak it into rows that do not see it.
     v = v.masked_fill(~allowed.any(dim=-2).transpose(1, 2)[..., None], 0.0)
     out = torch.einsum("bhqk,bkhd->bqhd", weights, v)
     lse = lse.masked_fill(~seen, -torch.inf)
     shape = (problem.batch, *problem.grid, problem.heads)
-    return out.reshape(*shape, problem.value_dim).to(query.dtype), lse.transpose(1, 2).reshape(shape)
+    return out.reshape(*shape, problem.value_dim).to(problem.dtype), lse.transpose(1, 2).reshape(shape)
 
 
 def _allowed(problem: Problem) -> torch.Tensor:

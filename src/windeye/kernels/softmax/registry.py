@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 
 from windeye.kernels.softmax import cpu, flex, gather, natten, reference, sdpa, triton
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 
 
@@ -17,16 +18,7 @@ class Backend(Protocol):
 
     def can_run(self, problem: Problem) -> str | None: ...
 
-    def attend(
-        self,
-        problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        seed: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def attend(self, problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]: ...
 
 
 BACKENDS: dict[str, Backend] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Allowed
 
@@ -27,28 +28,20 @@ def can_run(problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    _bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    _seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``out``, and NaN for the log-sum-exp that nobody asked for."""
     pattern = problem.pattern
     assert isinstance(pattern, Allowed)
     allowed = pattern.planes
     if allowed.shape[1] != 1:
         allowed = allowed.repeat_interleave(problem.heads // allowed.shape[1], dim=1)
-    if key_padding is not None:
-        allowed = allowed & ~key_padding[:, None, None]
+    if operands.key_padding is not None:
+        allowed = allowed & ~operands.key_padding[:, None, None]
     # What a kernel makes of a row that sees nothing differs between kernels: let it see all, and cut it out.
     seen = allowed.any(dim=-1, keepdim=True)
     unused = ~_used(allowed, problem)
-    key, value = key.masked_fill(unused, 0.0), value.masked_fill(unused, 0.0)
-    q, k, v = (t.transpose(1, 2) for t in (query, key, value))
+    key, value = (t.masked_fill(unused, 0.0) for t in (operands.key, operands.value))
+    q, k, v = (t.transpose(1, 2) for t in (operands.query, key, value))
     out = scaled_dot_product_attention(
         q, k, v, attn_mask=allowed | ~seen, scale=problem.scale, enable_gqa=problem.heads != problem.kv_heads
     )

@@ -18,6 +18,7 @@ from importlib import util
 import torch
 
 from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem
 
 name = "triton"
@@ -48,65 +49,47 @@ def can_run(problem: Problem) -> str | None:
     return None
 
 
-def attend(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def attend(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """The registered operator; its numbers come from `forward` and `backward` below."""
-    return operator.attend_by(name, problem, query, key, value, bias, key_padding, seed)
+    return operator.attend_by(name, problem, operands)
 
 
-def forward(
-    problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def forward(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)``."""
+    query = operands.query
     out = query.new_empty((*query.shape[:-1], problem.value_dim))
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
     if out.numel() == 0 or not problem.bound.terms:
         return out.zero_(), lse.fill_(-torch.inf)
     from windeye.kernels.softmax.triton import launch
 
-    launch.forward(launch.Call.of(problem, query, key, value, bias, key_padding, seed), out, lse)
+    launch.forward(launch.Call.of(problem, operands), out, lse)
     return out, lse
 
 
 def backward(
     problem: Problem,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    bias: torch.Tensor | None,
-    key_padding: torch.Tensor | None,
-    seed: torch.Tensor | None,
+    operands: Operands,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
-) -> operator.Gradients:
+) -> Gradients:
     """Gradients of query, key, value and bias."""
-    grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (query, key, value)]
-    if 0 in (query.numel(), key.numel()) or not problem.bound.terms:
+    bias = operands.bias
+    grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in operands[:3]]
+    if 0 in (grads[0].numel(), grads[1].numel()) or not problem.bound.terms:
         grad_bias = None if bias is None else torch.zeros_like(bias)
-        return grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias
+        return Gradients(grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias)
     from windeye.kernels.softmax.triton import launch
 
-    call = launch.Call.of(problem, query, key, value, bias, key_padding, seed)
+    call = launch.Call.of(problem, operands)
     pulls = launch.pulls(out, lse, grad_out, grad_lse)
     launch.backward(call, pulls, *grads)
     if bias is None:
-        return grads[0], grads[1], grads[2], None
-    return grads[0], grads[1], grads[2], launch.gradient_of_bias(call, pulls, tuple(bias.shape[1:])).to(bias.dtype)
+        return Gradients(*grads)
+    grad_bias = launch.gradient_of_bias(call, pulls, tuple(bias.shape[1:]))
+    return Gradients(grads[0], grads[1], grads[2], grad_bias.to(bias.dtype))
 
 
 def _interpreted() -> bool:

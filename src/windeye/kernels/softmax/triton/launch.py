@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from windeye.kernels.softmax.dropout import threshold
+from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.kernels.softmax.triton import relative, tuning
 from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Extra, Lists, Pulls, Relation, Side, View
@@ -86,19 +87,12 @@ class Call:
     """Keys and values that every query sees, and the dropout of their pairs."""
 
     @classmethod
-    def of(
-        cls,
-        problem: Problem,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        bias: torch.Tensor | None,
-        key_padding: torch.Tensor | None,
-        seed: torch.Tensor | None,
-    ) -> Call:
+    def of(cls, problem: Problem, operands: Operands) -> Call:
+        bias, key_padding = operands.bias, operands.key_padding
         hidden = None if key_padding is None else key_padding.contiguous().view(torch.uint8)
         table = None if bias is None else relative.argument(problem.bound, bias)
-        return cls(problem, (view(query), view(key), view(value)), hidden, table, dropout(problem, seed))
+        views = view(operands.query), view(operands.key), view(operands.value)
+        return cls(problem, views, hidden, table, dropout(problem, operands.seed))
 
     @property
     def inputs(self) -> tuple[Any, ...]:
