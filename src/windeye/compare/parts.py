@@ -6,8 +6,10 @@ import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+from windeye.compare.pieces import Pieces
+from windeye.data.sequences import check_integer
 from windeye.report import BUDGETS, Budget, Recorder, machine, versions
 from windeye.report.code import PACKAGE, digest
 from windeye.train.threads import one_thread
@@ -16,6 +18,20 @@ Result = dict[str, Any]
 """Plain data: ``arms`` in words; in ``parts`` the numbers of each part that was run, with plan, machine and command."""
 
 Progress = Callable[[str, float], None]
+
+
+class Named(Protocol):
+    """An arm: its name, and what it is in words."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def words(self) -> str: ...
+
+
+ArmT = TypeVar("ArmT", bound=Named)
+PlanT = TypeVar("PlanT")
 
 
 @dataclass(frozen=True)
@@ -33,28 +49,56 @@ class Asked:
     progress: Progress
 
 
-def ran(parts: Sequence[str], plans: Mapping[str, Any], do: Callable[[str, Recorder, Progress], Result], asked: Asked,
-        conditions: Result | None = None) -> dict[str, Result]:  # fmt: skip
-    """Run parts on one thread, each by ``do(part, recorder, progress)``, and note what they come from.
+@dataclass(frozen=True)
+class Work(Generic[ArmT, PlanT]):
+    """What one part of a comparison is given."""
+
+    arms: tuple[ArmT, ...]
+    plan: PlanT
+    seeds: tuple[int, ...]
+    device: str
+    folder: Path | None
+    recorder: Recorder
+    progress: Progress
+
+    def pieces(self, total: float) -> Pieces:
+        """The work of the part, by the weights of all pieces together."""
+        return Pieces(self.recorder, self.progress, total)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a comparison: its plan, a dataclass, and what does it."""
+
+    plan: Any
+    do: Callable[[Work[Any, Any]], Result]
+
+
+def compared(
+    asked: Asked, arms: tuple[Named, ...], parts: Mapping[str, Part], conditions: Result | None = None
+) -> Result:
+    """Run parts in their order on one thread, and note what they come from.
 
     Args:
-        parts: in their order.
-        plans: of each part a dataclass.
         asked: see there.
+        arms: what is compared.
+        parts: by name.
         conditions: what else finished pieces depend on.
     """
     found: dict[str, Result] = {}
     with one_thread():
-        for done, part in enumerate(parts):
-            settings = asdict(plans[part])
+        for done, (name, part) in enumerate(parts.items()):
+            settings = asdict(part.plan)
 
-            def tell(name: str, share: float, done: int = done) -> None:
-                asked.progress(name, (done + share) / len(parts))
+            def tell(piece: str, share: float, done: int = done) -> None:
+                asked.progress(piece, (done + share) / len(parts))
 
             kept = {**settings, **(conditions or {}), "device": asked.device, "versions": versions()}
             record = None if asked.folder is None else asked.folder / "parts.jsonl"
-            found[part] = {
-                "results": do(part, Recorder(record, {**kept, "code": code(asked.comparison)}), tell),
+            recorder = Recorder(record, {**kept, "code": code(asked.comparison)})
+            work = Work(arms, part.plan, asked.seeds, asked.device, asked.folder, recorder, tell)
+            found[name] = {
+                "results": part.do(work),
                 "budget": asked.budget,
                 "seeds": list(asked.seeds),
                 "plan": settings,
@@ -63,7 +107,7 @@ def ran(parts: Sequence[str], plans: Mapping[str, Any], do: Callable[[str, Recor
                 "machine": machine(),
                 "versions": versions(),
             }
-    return found
+    return {"comparison": asked.comparison, "arms": {arm.name: arm.words for arm in arms}, "parts": found}
 
 
 def code(comparison: str, package: Path = PACKAGE) -> str:
@@ -82,3 +126,28 @@ def check_asked(parts: Sequence[str], known: Sequence[str], budget: str) -> None
             raise ValueError(f"unknown part {part!r}; known are {', '.join(known)}")
     if not parts:
         raise ValueError(f"parts must name at least one of {', '.join(known)}")
+
+
+def seeds_of(count: int | None, usual: int) -> tuple[int, ...]:
+    """The first so many seeds.
+
+    Raises:
+        ValueError, TypeError: ``seeds`` is no number from 1 on.
+    """
+    if count is not None:
+        check_integer("seeds", count, 1)
+    return tuple(range(usual if count is None else count))
+
+
+def chosen(known: Mapping[str, ArmT], names: Sequence[str] | None, baseline: str, kind: str) -> tuple[ArmT, ...]:
+    """The arms of these names in the order in which they are known, the baseline always among them; all for None.
+
+    Raises:
+        ValueError: an unknown name; says which there are.
+    """
+    if names is None:
+        return tuple(known.values())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"unknown {kind} {unknown[0]!r}; known are {', '.join(known)}")
+    return tuple(arm for name, arm in known.items() if name in names or name == baseline)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from windeye.cli.main import app
 from windeye.compare.page import page
-from windeye.compare.vision import arms, selected
+from windeye.compare.vision import arms, memory, selected
 from windeye.compare.vision.page import SHOWN
 from windeye.compare.vision.run import PARTS, run
 from windeye.compare.vision.tables import table
@@ -24,6 +24,14 @@ def windeye(*words):
 
 def never(*_arguments, **_options):
     raise AssertionError("done again")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_processes():
+    """A fresh Python per peak takes seconds to start; peaks are proven where they are measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "_forked", lambda names, _work, side, _plan: dict.fromkeys(names, side << 20))
+        yield
 
 
 @pytest.fixture(scope="module")

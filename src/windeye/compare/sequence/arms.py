@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from windeye.compare.parts import chosen
 from windeye.models import AttentionSpec, DynamicMaskSpec, LightningSpec, MixerSpec, TaylorSpec, TitansSpec
 from windeye.models.mixers import TitansVariant
 
@@ -67,9 +68,4 @@ def selected(names: Sequence[str] | None) -> tuple[Arm, ...]:
         >>> [arm.name for arm in selected(["window"])]
         ['softmax', 'window']
     """
-    if names is None:
-        return tuple(ARMS.values())
-    unknown = [name for name in names if name not in ARMS]
-    if unknown:
-        raise ValueError(f"unknown arm {unknown[0]!r}; known are {', '.join(ARMS)}")
-    return tuple(arm for arm in ARMS.values() if arm.name in names or arm.name == BASELINE)
+    return chosen(ARMS, names, BASELINE, "arm")

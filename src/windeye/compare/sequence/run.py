@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
-from windeye.compare.parts import Asked, Progress, Result, check_asked, ran
-from windeye.compare.pieces import Pieces
+from windeye.compare.parts import Asked, Part, Progress, Result, Work, check_asked, compared, seeds_of
 from windeye.compare.sequence.arms import Arm, selected
 from windeye.compare.sequence.language import LanguagePlan, train_language
 from windeye.compare.sequence.recall import RecallPlan, cost, recall
 from windeye.compare.sequence.throughput import WORKS, Seconds, ThroughputPlan, seconds
-from windeye.data.sequences import check_integer
 from windeye.data.tasks import MQAR
-from windeye.report import Budget, Recorder
+from windeye.report import Budget
 
-Part = Literal["recall", "language", "throughput"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS = ("recall", "language", "throughput")
 
 HEADS = 4
 """In the language models; recall has one head, as its benchmark has."""
@@ -50,22 +46,6 @@ PLANS: dict[Budget, Plan] = {
         seeds=5,
     ),
 }
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one part of the comparison is given."""
-
-    arms: tuple[Arm, ...]
-    plan: Plan
-    seeds: tuple[int, ...]
-    device: str
-    recorder: Recorder
-    progress: Progress
-
-    def pieces(self, per_arm: float) -> Pieces:
-        """The work of a part, by what it takes per arm."""
-        return Pieces(self.recorder, self.progress, per_arm * len(self.arms))
 
 
 def run(
@@ -101,32 +81,29 @@ def run(
         ('softmax attention over the last 32 tokens', ['throughput'])
     """
     check_asked(parts, PARTS, budget)
-    plan, chosen = PLANS[budget], selected(arms)
-    if seeds is not None:
-        check_integer("seeds", seeds, 1)
-    numbers = tuple(range(plan.seeds if seeds is None else seeds))
-
-    def do(part: str, recorder: Recorder, progress: Progress) -> Result:
-        return _DO[part](Work(chosen, plan, numbers, device, recorder, progress))
-
-    asked = Asked("sequence", budget, numbers, device, folder, command, progress)
-    found = ran([part for part in PARTS if part in parts], {part: getattr(plan, part) for part in PARTS}, do, asked)
-    return {"comparison": "sequence", "arms": {arm.name: arm.words for arm in chosen}, "parts": found}
+    plan = PLANS[budget]
+    asked = Asked("sequence", budget, seeds_of(seeds, plan.seeds), device, folder, command, progress)
+    known = {
+        "recall": Part(plan.recall, _recall),
+        "language": Part(plan.language, _language),
+        "throughput": Part(plan.throughput, _throughput),
+    }
+    return compared(asked, selected(arms), {part: known[part] for part in PARTS if part in parts})
 
 
-def _recall(work: Work) -> Result:
-    plan = work.plan.recall
-    pieces = work.pieces(cost(plan, len(work.seeds)))
+def _recall(work: Work[Arm, RecallPlan]) -> Result:
+    plan = work.plan
+    pieces = work.pieces(len(work.arms) * cost(plan, len(work.seeds)))
     return {arm.name: recall(arm.name, arm.mixers(1), plan, work.seeds, work.device, pieces) for arm in work.arms}
 
 
-def _language(work: Work) -> Result:
-    pieces = work.pieces(len(work.seeds))
+def _language(work: Work[Arm, LanguagePlan]) -> Result:
+    pieces = work.pieces(len(work.arms) * len(work.seeds))
     return {
         arm.name: [
             pieces.do(
                 f"language: {arm.name}, seed {seed}",
-                partial(train_language, arm.mixers(HEADS), work.plan.language, seed, work.device),
+                partial(train_language, arm.mixers(HEADS), work.plan, seed, work.device),
             )
             for seed in work.seeds
         ]
@@ -134,19 +111,16 @@ def _language(work: Work) -> Result:
     }
 
 
-def _throughput(work: Work) -> Result:
+def _throughput(work: Work[Arm, ThroughputPlan]) -> Result:
     """Of each kind of work and arm the seconds at each length; arms take turns, so they are measured together."""
-    lengths = work.plan.throughput.lengths
-    pieces = work.pieces(len(WORKS) * sum(lengths) / len(work.arms))
+    lengths = work.plan.lengths
+    pieces = work.pieces(len(WORKS) * sum(lengths))
     names = ", ".join(arm.name for arm in work.arms)
     found: dict[str, dict[str, list[float | None]]] = {}
     for kind in WORKS:
         before: list[Seconds] = []
         for length in lengths:
-            measure = partial(seconds, work.arms, kind, length, work.plan.throughput, tuple(before), work.device)
+            measure = partial(seconds, work.arms, kind, length, work.plan, tuple(before), work.device)
             before.append(pieces.do(f"{kind} at {length} tokens: {names}", measure, length))
         found[kind] = {arm.name: [taken[arm.name] for taken in before] for arm in work.arms}
     return found
-
-
-_DO: dict[str, Callable[[Work], Result]] = {"recall": _recall, "language": _language, "throughput": _throughput}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from windeye.compare.parts import chosen
 from windeye.nn.mixers import (
     MIXERS,
     BiLevelRoutingSpec,
@@ -105,10 +106,4 @@ def selected(names: Sequence[str] | None) -> tuple[Arm, ...]:
         >>> [arm.name for arm in selected(["vsa", "none"])]
         ['full', 'vsa', 'none']
     """
-    known = arms()
-    if names is None:
-        return tuple(known.values())
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"unknown mixer {unknown[0]!r}; known are {', '.join(known)}")
-    return tuple(arm for arm in known.values() if arm.name in names or arm.name == BASELINE)
+    return chosen(arms(), names, BASELINE, "mixer")

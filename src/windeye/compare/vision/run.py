@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 
-from windeye.compare.parts import Asked, Progress, Result, check_asked, ran
-from windeye.compare.pieces import Pieces
+from windeye.compare.parts import Asked, Part, Progress, Result, Work, check_asked, compared, seeds_of
 from windeye.compare.vision.accuracy import AccuracyPlan, choose_rate, train_arm, weight
 from windeye.compare.vision.arms import Arm, selected
 from windeye.compare.vision.folder import listed
@@ -19,11 +17,9 @@ from windeye.compare.vision.images import NAMED, check_data, images_of
 from windeye.compare.vision.memory import peaks
 from windeye.compare.vision.skeleton import Skeleton
 from windeye.compare.vision.speed import WORKS, Measured, SpeedPlan, seconds
-from windeye.data.sequences import check_integer
-from windeye.report import Budget, Recorder
+from windeye.report import Budget
 
-Part = Literal["accuracy", "speed"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS = ("accuracy", "speed")
 
 
 @dataclass(frozen=True)
@@ -49,19 +45,6 @@ PLANS: dict[Budget, Plan] = {
 }
 SMOKE_TEST = 64
 """A smoke run tests with so many pictures."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one part of the comparison is given."""
-
-    arms: tuple[Arm, ...]
-    plan: Plan
-    seeds: tuple[int, ...]
-    device: str
-    folder: Path | None
-    recorder: Recorder
-    progress: Progress
 
 
 def run(
@@ -111,9 +94,7 @@ def run(
     check_asked(parts, PARTS, budget)
     check_device(device)
     check_data(data)
-    plan, chosen = PLANS[budget], selected(mixers)
-    if seeds is not None:
-        check_integer("seeds", seeds, 1)
+    plan = PLANS[budget]
     trained = replace(plan.accuracy, data=data)
     if size is not None:
         trained = replace(trained, skeleton=replace(trained.skeleton, side=size))
@@ -121,19 +102,12 @@ def run(
         trained = replace(trained, rates=tuple(rates))
     if steps is not None:
         trained = replace(trained, steps=steps)
-    plan = replace(plan, accuracy=trained)
-    numbers = tuple(range(plan.seeds if seeds is None else seeds))
-
-    def do(part: str, recorder: Recorder, progress: Progress) -> Result:
-        work = Work(chosen, plan, numbers, device, folder, recorder, progress)
-        return _accuracy(work) if part == "accuracy" else _speed(work)
-
-    asked = Asked("vision", budget, numbers, device, folder, command, progress)
-    found = ran(
-        [part for part in PARTS if part in parts], {part: getattr(plan, part) for part in PARTS}, do, asked,
+    asked = Asked("vision", budget, seeds_of(seeds, plan.seeds), device, folder, command, progress)
+    known = {"accuracy": Part(trained, _accuracy), "speed": Part(plan.speed, _speed)}
+    return compared(
+        asked, selected(mixers), {part: known[part] for part in PARTS if part in parts},
         {} if data in NAMED else {"files": listed(Path(data))},
     )  # fmt: skip
-    return {"comparison": "vision", "arms": {arm.name: arm.words for arm in chosen}, "parts": found}
 
 
 def check_device(device: str) -> None:
@@ -146,13 +120,13 @@ def check_device(device: str) -> None:
         raise ValueError(f"device is {device!r}, and torch finds no CUDA device here; cpu is always there")
 
 
-def _accuracy(work: Work) -> Result:
-    plan = work.plan.accuracy
+def _accuracy(work: Work[Arm, AccuracyPlan]) -> Result:
+    plan = work.plan
     images = images_of(plan.data, plan.skeleton.side)
     if plan.skeleton == SMALL:
         images = images.first(SMOKE_TEST)
     tried = len(plan.rates) if len(plan.rates) > 1 else 0
-    pieces = Pieces(work.recorder, work.progress, len(work.arms) * (tried + len(work.seeds)))
+    pieces = work.pieces(len(work.arms) * (tried + len(work.seeds)))
     choices = {
         arm.name: pieces.do(f"accuracy: {arm.name}, rate", partial(choose_rate, arm, images, plan, work.device), tried)
         for arm in work.arms
@@ -176,11 +150,11 @@ def _accuracy(work: Work) -> Result:
     return {"data": images.facts(), "arms": found}
 
 
-def _speed(work: Work) -> Result:
+def _speed(work: Work[Arm, SpeedPlan]) -> Result:
     """By device, kind of work and arm what was measured at each side; arms take turns, so they are timed together."""
-    plan = work.plan.speed
+    plan = work.plan
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    pieces = Pieces(work.recorder, work.progress, len(devices) * len(WORKS) * 2 * sum(plan.sides))
+    pieces = work.pieces(len(devices) * len(WORKS) * 2 * sum(plan.sides))
     names = ", ".join(arm.name for arm in work.arms)
     found: Result = {}
     for device in devices:
