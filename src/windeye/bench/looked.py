@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from windeye.data import photograph
+from windeye.data.images.scaling import scaled
 from windeye.inspection.images import look
 from windeye.inspection.images.figures import PICTURES, overview
 from windeye.models import create
@@ -52,8 +53,7 @@ class Crops:
 
     def __init__(self) -> None:
         pixels = torch.from_numpy(photograph()).permute(2, 0, 1)[None].float() / 255
-        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        self.photo = (pixels - mean.reshape(1, 3, 1, 1)) / deviation.reshape(1, 3, 1, 1)
+        self.photo = scaled(pixels, "imagenet")
 
     def __call__(self, step: int) -> tuple[Float[Tensor, "batch 3 side side"], Float[Tensor, "batch 3"]]:
         random = torch.Generator().manual_seed(SEED * 1_000_003 + step)

@@ -100,16 +100,12 @@ def probe(
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
-    settings = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise ValueError(f"--set must be name=value, such as in_chans=1, got {word!r}")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-    return settings
+    from windeye.compare.probing.arms import settings_of
+
+    try:
+        return settings_of(words)
+    except ValueError as error:
+        raise ValueError(f"--set must be name=value, such as in_chans=1, {error}") from None
 
 
 def _print(result: dict[str, Any], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,19 +55,36 @@ def arm_of(words: str) -> Arm:
     kind, _, rest = words.partition(":")
     if kind not in POOLS:
         raise ValueError(f"unknown pool {kind!r}; known are {', '.join(POOLS)}")
-    settings: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"settings of a pool are name=value, such as ep:queries=8, got {part!r} in {words!r}")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
+    try:
+        settings = settings_of(filter(None, rest.split(",")))
+    except ValueError as error:
+        raise ValueError(f"settings of a pool are name=value, such as ep:queries=8, {error} in {words!r}") from None
     keep = settings.pop("keep", KEEP[0])
     if keep not in KEEP:
         raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {keep!r} in {words!r}")
     return Arm(words, kind, settings, keep)
+
+
+def settings_of(words: Iterable[str]) -> dict[str, Any]:
+    """Values by name, as JSON where they are, else as text.
+
+    Raises:
+        ValueError: a word is not ``name=value``.
+
+    Example:
+        >>> settings_of(["queries=8", "keep=all"])
+        {'queries': 8, 'keep': 'all'}
+    """
+    settings = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"got {word!r}")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+    return settings
 
 
 class Heads(nn.Module):

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from windeye.compare.vision.images import IMAGENET, NAMED, images_of
+from windeye.compare.vision.images import NAMED, check_data, images_of
 from windeye.data.images import Files, ImageFolder, middle, random_part
+from windeye.data.images import scaling as colours
 from windeye.data.sequences import derived_seed
 
 Scaling = Literal["imagenet", "unit", "symmetric"]
 SMALL = 28
 """Side of the squares of named data, unless another one is asked for."""
+LAYOUT = "train/CLASS/* and val/CLASS/*"
+"""What a folder holds."""
 READERS = 8
 """Files that are read at once."""
 
@@ -53,15 +55,6 @@ class Sets:
     test: Pictures
 
 
-def check_data(data: str) -> None:
-    """Refuse what is neither a known name nor a folder."""
-    if data not in NAMED and not Path(data).is_dir():
-        raise ValueError(
-            f"data must be one of {', '.join(NAMED)}, or a folder with train/CLASS/* and val/CLASS/*; "
-            f"there is no folder {data!r}"
-        )
-
-
 def sets_of(data: str, side: int) -> Sets:
     """The images of a name or of a folder.
 
@@ -69,7 +62,7 @@ def sets_of(data: str, side: int) -> Sets:
         ValueError: neither a known name nor a folder, or a folder without images by class; names it.
         windeye.data.AssetUnavailable: the images are not here and cannot be fetched.
     """
-    check_data(data)
+    check_data(data, LAYOUT)
     if data in NAMED:
         found = images_of(data, side)
         parts = (_in_memory(part.images, part.labels) for part in (found.train, found.test))
@@ -112,13 +105,8 @@ def scaled(
     if x.shape[1] not in (1, channels):
         raise ValueError(f"the model takes {channels} channels, images have {x.shape[1]}")
     x = x.expand(-1, channels, -1, -1)
-    if scaling == "unit":
-        return x
-    if scaling == "symmetric":
-        return 2 * x - 1
-    if channels != 3:
+    if scaling == "imagenet" and channels != 3:
         raise ValueError(
             f"imagenet scaling is of 3 channels, the model takes {channels}; unit and symmetric are of any"
         )
-    mean, deviation = (x.new_tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
-    return (x - mean) / deviation
+    return colours.scaled(x, scaling)

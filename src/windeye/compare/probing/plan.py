@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from windeye.compare.probing.arms import arm_of
-from windeye.compare.probing.pictures import Scaling, check_data
+from windeye.compare.probing.pictures import LAYOUT, Scaling
+from windeye.compare.vision.images import check_data
 from windeye.data.sequences import check_integer
 from windeye.train import LARS, AdamW
 from windeye.train.optimiser import Optimiser
@@ -72,7 +73,7 @@ class ProbePlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_data(self.data)
+        check_data(self.data, LAYOUT)
         for name, least in (("epochs", 1), ("batch_size", 2), ("warm_up", 0)):
             check_integer(name, getattr(self, name), least)
         for name in ("most", "side"):

@@ -14,9 +14,9 @@ from torch.nn import functional
 from windeye.compare.vision.folder import read_folder
 from windeye.compare.vision.scenes import made_scenes
 from windeye.data import assets
+from windeye.data.images import scaling
 from windeye.data.sequences import Epochs, Sequences, derived_seed
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HELD_OUT = 10
 """Where rates are chosen, one training picture of so many is held out."""
 
@@ -81,11 +81,7 @@ def scaled(images: UInt8[Tensor, "n channels side side"]) -> Float[Tensor, "n ch
         >>> scaled(torch.full((1, 1, 2, 2), 51, dtype=torch.uint8))[0, 0, 0, 0]
         tensor(0.2000)
     """
-    x = images.float() / 255
-    if x.shape[1] == 1:
-        return x
-    mean, deviation = (x.new_tensor(values).reshape(1, 3, 1, 1) for values in IMAGENET)
-    return (x - mean) / deviation
+    return scaling.scaled(images.float() / 255, "unit" if images.shape[1] == 1 else "imagenet")
 
 
 def fashion_mnist(side: int) -> Images:
@@ -126,12 +122,11 @@ def folder(path: Path, side: int) -> Images:
 NAMED: dict[str, Callable[[int], Images]] = {"fashion-mnist": fashion_mnist, "made-scenes": scenes}
 
 
-def check_data(data: str) -> None:
-    """Refuse what is neither a known name nor a folder."""
+def check_data(data: str, layout: str = "a folder of images per class") -> None:
+    """Refuse what is neither a known name nor a folder, which should hold ``layout``."""
     if data not in NAMED and not Path(data).is_dir():
         raise ValueError(
-            f"data must be one of {', '.join(NAMED)}, or a folder with a folder of images per class; "
-            f"there is no folder {data!r}"
+            f"data must be one of {', '.join(NAMED)}, or a folder with {layout}; there is no folder {data!r}"
         )
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.data.images.scaling import Colours
 from windeye.inspection.images.capture import Layer
 from windeye.inspection.images.layers import LayerLook, Query, Routes
-from windeye.inspection.images.photo import Colours, Pair, Photo, as_input, model_size, read_photo, shown
+from windeye.inspection.images.photo import Pair, Photo, as_input, model_size, read_photo, shown
 from windeye.inspection.images.subject import Subject, subject_of
 
 

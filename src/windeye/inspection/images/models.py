@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from windeye.inspection.images.photo import Colours
+from windeye.data.images.scaling import Colours
 from windeye.models.checkpoints import read_checkpoint
 from windeye.models.identify import Identity, identify
 from windeye.models.registry import PRESETS, create

@@ -14,17 +14,9 @@ from torch import Tensor
 
 from windeye.data import PHOTOGRAPHS, photograph
 from windeye.data.images.opening import grey, on_white, opened, pillow, pixels_of, upright
+from windeye.data.images.scaling import SCALINGS, Colours, scaled
 
 Pair = tuple[int, int]
-Colours = tuple[tuple[float, ...], tuple[float, ...]]
-"""What is taken off red, green and blue, and what they are divided by."""
-
-SCALINGS: dict[str, Colours] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "unit": ((0.0,), (1.0,)),
-    "symmetric": ((0.5,), (0.5,)),
-}
-"""By name: the mean and deviation of ImageNet, which the published backbones were trained with; 0 to 1; and -1 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +119,10 @@ def as_input(
     scaling = scaling or ("imagenet" if channels == 3 else "unit")
     if isinstance(scaling, str) and scaling not in SCALINGS:
         raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, got {scaling!r}")
-    mean, deviation = SCALINGS[scaling] if isinstance(scaling, str) else scaling
     x = torch.from_numpy(np.ascontiguousarray(photo.pixels)).permute(2, 0, 1)[None]
     if size != photo.size:
         x = F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
-    x = (x - torch.tensor(mean).reshape(1, -1, 1, 1)) / torch.tensor(deviation).reshape(1, -1, 1, 1)
+    x = scaled(x, scaling)
     return x if channels == 3 else x.mean(dim=1, keepdim=True)
 
 
@@ -149,11 +140,11 @@ def _of_array(values: Any) -> Float[np.ndarray, "height width 3"]:
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or 0 in values.shape:
         raise ValueError(f"an array must be [height, width] or [height, width, 1, 3 or 4], got shape {values.shape}")
     if values.dtype == np.bool_:
-        scaled = values.astype(np.float32)
+        pixels = values.astype(np.float32)
     elif np.issubdtype(values.dtype, np.integer):
-        scaled = values.astype(np.float32) / np.iinfo(values.dtype).max
+        pixels = values.astype(np.float32) / np.iinfo(values.dtype).max
     else:
-        scaled = values.astype(np.float32)
-        if not (np.isfinite(scaled).all() and scaled.min() >= 0 and scaled.max() <= 1):
+        pixels = values.astype(np.float32)
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
             raise ValueError("an array of fractions must lie between 0 and 1")
-    return on_white(scaled) if scaled.shape[2] == 4 else grey(scaled[..., 0]) if scaled.shape[2] == 1 else scaled
+    return on_white(pixels) if pixels.shape[2] == 4 else grey(pixels[..., 0]) if pixels.shape[2] == 1 else pixels

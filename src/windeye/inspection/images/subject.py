@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from windeye.data.images.scaling import Colours
 from windeye.inspection.images.capture import Layer, capture, mixers_of
 from windeye.inspection.images.layers import LayerLook, Query
 from windeye.inspection.images.mixers import seen_by, seen_in_sequence, told
-from windeye.inspection.images.photo import Colours, Pair
+from windeye.inspection.images.photo import Pair
 from windeye.inspection.images.placement import Placement
 from windeye.models.vision import HierarchicalBackbone, VisionTransformer
 from windeye.nn.mixers import MultiScaleFusionMixer, TokenMixer
