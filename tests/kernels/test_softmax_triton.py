@@ -212,6 +212,41 @@ def test_plans_meet_where_queries_see(pattern, grid):
     assert pairs == back
 
 
+@pytest.mark.parametrize(
+    ("pattern", "grid", "offsets"),
+    [
+        (Neighborhood(3), (5, 7), (5, 5)),
+        (Neighborhood((2, 5), dilation=(1, 3)), (9, 40), (3, 9)),
+        (Neighborhood((2, 3, 4), stride=(1, 2, 3)), (5, 6, 19), (3, 5, 7)),
+        (Causal(), (70,), (139,)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("boxes", [(16, 16), (64, 32), (16, 128)], ids=str)
+def test_no_pair_of_boxes_reaches_beyond_its_bias_table(pattern, grid, offsets, boxes):
+    """Whatever the lanes of two boxes that meet, tokens or none: the kernels look without asking."""
+    from windeye.kernels.softmax.triton import launch, relative
+
+    bound = pattern.bind(grid)
+    t = launch.tables(bound, *boxes, torch.device("cpu"))
+    bias = relative.argument(bound, torch.zeros(1, *offsets), t.plan)
+    units, strides = (bias.unit0, bias.unit1, bias.unit2), (bias.stride0, bias.stride1, 1)
+
+    def reach(side, packed, axes):
+        """The first place of each box, and how far the last lies behind it."""
+        first = packed >> side.shift0, packed >> side.shift1 & side.mask1, packed & side.mask2
+        at = sum(axis // unit * stride for axis, unit, stride in zip(first, units, strides, strict=True))
+        return at, sum((axis.size - 1) * stride for axis, stride in zip(axes, strides, strict=True))
+
+    lists = t.of_queries
+    owners = torch.repeat_interleave(torch.arange(len(lists.middle)), lists.begin.diff())
+    numbers = torch.from_numpy(launch.origins(t.queries, t.plan.queries, owners.int().numpy()))
+    q, q_more = reach(t.queries, numbers, t.plan.queries)
+    k, k_more = reach(t.keys, lists.other, t.plan.keys)
+    assert (bias.centre + k - q - q_more).min() >= 0
+    assert (bias.centre + k + k_more - q).max() < bias.size == bias.table[0].numel()
+
+
 def test_long_sequences_are_planned_from_boxes_of_their_own_length():
     """Small boxes would be a table of 16,384 MiB here."""
     from windeye.kernels.softmax.triton.plan import plan

@@ -21,7 +21,7 @@ from windeye.kernels.softmax.triton.boxes import (
     rows,
     store_rows,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, seen
+from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
 
 
 @triton.jit
@@ -48,8 +48,8 @@ def left(p, q, k, plane, dropout, queries, keys):
 
 @triton.jit
 def to_query(
-    acc, q_rows, g_rows, norm, less, at, other, lane, k_places, v_places, key, value, batch, head, kv_head, plane,
-    hidden, bias, dropout, queries, keys, relation, scale_log2,
+    acc, q_rows, g_rows, norm, less, at, q_place, other, lane, k_place, k_places, v_places, key, value, batch, head,
+    kv_head, plane, hidden, bias, dropout, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -59,7 +59,11 @@ def to_query(
     k_rows = rows(key, batch, kv_head, start, k_places, there, head_dim, WIDTH, WHOLE)
     v_rows = rows(value, batch, kv_head, start, v_places, there, value_dim, VALUE_WIDTH, WHOLE)
     q, k = down(at), across(coordinates(keys, start, lane, True))
-    s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
+    s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
+    if bias is not None:
+        s += biases(bias, head, q_place[:, None], (place(start, bias) + k_place)[None, :])
+    if hidden is not None:
+        s = tl.where(is_shown(hidden, batch, keys, there)[None, :], s, UNSEEN)
     if not WHOLE:
         s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
     pull = left(product(g_rows, tl.trans(v_rows), PRECISION), q, k, plane, dropout, queries, keys)
@@ -88,21 +92,24 @@ def grad_query(
     norm, less = norms(pulls, batch, head, heads, queries, at, False)
     lane = lanes(keys, KEYS)
     k_places, v_places = places(key, lane, WIDTH), places(value, lane, VALUE_WIDTH)
+    q_place, k_place = None, None
+    if bias is not None:
+        q_place, k_place = place(start, bias) + place(of_queries, bias), place(lane, bias)
     acc = tl.zeros([q_rows.shape[0], WIDTH], tl.float32)
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
     if begin < middle:  # see `attention`
         for meeting in range(begin, middle):
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, tl.load(lists.other + meeting), lane, k_places, v_places, key,
-                value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
+                v_places, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for meeting in range(middle, end):
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, tl.load(lists.other + meeting), lane, k_places, v_places, key,
-                value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
+                v_places, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
     if extra is not None:
         size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
@@ -112,13 +119,13 @@ def grad_query(
         if full > 0:
             for box in range(full):
                 acc = to_query(
-                    acc, q_rows, g_rows, norm, less, at, box * size, lane, k_places, v_places, extra.key,
+                    acc, q_rows, g_rows, norm, less, at, None, box * size, lane, None, k_places, v_places, extra.key,
                     extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
                     scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
                 )  # fmt: skip
         if full < extra.side.boxes:
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, full * size, lane, k_places, v_places, extra.key,
+                acc, q_rows, g_rows, norm, less, at, None, full * size, lane, None, k_places, v_places, extra.key,
                 extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
                 scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
@@ -128,8 +135,8 @@ def grad_query(
 
 @triton.jit
 def to_key_value(
-    dk, dv, k_rows, v_rows, at, other, lane, q_places, g_places, query, pulls, batch, head, heads, hidden, bias,
-    dropout, queries, keys, relation, scale_log2,
+    dk, dv, k_rows, v_rows, at, k_place, shown, other, lane, q_place, q_places, g_places, query, pulls, batch, head,
+    heads, bias, dropout, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -140,7 +147,11 @@ def to_key_value(
     g_rows = rows(pulls.grad_out, batch, head, start, g_places, there, value_dim, VALUE_WIDTH, WHOLE)
     norm, less = norms(pulls, batch, head, heads, queries, there, WHOLE)
     q, k = across(coordinates(queries, start, lane, True)), down(at)
-    s = logits(k_rows, q_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
+    s = logits(k_rows, q_rows, scale_log2, RAW, PRECISION)
+    if bias is not None:
+        s += biases(bias, head, (place(start, bias) + q_place)[None, :], k_place[:, None])
+    if shown is not None:
+        s = tl.where(shown[:, None], s, UNSEEN)
     if not WHOLE:
         s = tl.where(seen(k, q, there, relation, RANK, CHECKS), s, UNSEEN)
     plane = batch * heads + head
@@ -174,6 +185,11 @@ def grad_key_value(
     v_rows = rows(value, batch, kv_head, start, v_places, at, value_dim, VALUE_WIDTH, False)
     lane = lanes(queries, QUERIES)
     q_places, g_places = places(query, lane, WIDTH), places(pulls.grad_out, lane, VALUE_WIDTH)
+    q_place, k_place, shown = None, None, None
+    if bias is not None:
+        q_place, k_place = place(lane, bias), place(start, bias) + place(of_box, bias)
+    if hidden is not None:
+        shown = is_shown(hidden, batch, keys, at)
     dk = tl.zeros([k_rows.shape[0], WIDTH], tl.float32)
     dv = tl.zeros([k_rows.shape[0], VALUE_WIDTH], tl.float32)
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
@@ -181,17 +197,17 @@ def grad_key_value(
     if begin < middle:
         for step in range((middle - begin) * group):
             dk, dv = to_key_value(
-                dk, dv, k_rows, v_rows, at, tl.load(lists.other + begin + step // group), lane, q_places, g_places,
-                query, pulls, batch, kv_head * group + step % group, heads, hidden, bias, dropout, queries, keys,
-                relation, scale_log2,
+                dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + begin + step // group), lane, q_place,
+                q_places, g_places, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout, queries,
+                keys, relation, scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for step in range((end - middle) * group):
             dk, dv = to_key_value(
-                dk, dv, k_rows, v_rows, at, tl.load(lists.other + middle + step // group), lane, q_places, g_places,
-                query, pulls, batch, kv_head * group + step % group, heads, hidden, bias, dropout, queries, keys,
-                relation, scale_log2,
+                dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + middle + step // group), lane,
+                q_place, q_places, g_places, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout,
+                queries, keys, relation, scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
     row = (batch * keys.tokens + number(at, keys)) * kv_heads + kv_head

@@ -17,7 +17,7 @@ from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.kernels.softmax.triton import relative, tuning
-from windeye.kernels.softmax.triton.arguments import Bias, Dropout, Extra, Lists, Pulls, Relation, Side, View
+from windeye.kernels.softmax.triton.arguments import Dropout, Extra, Lists, Pulls, Relation, Side, View
 from windeye.kernels.softmax.triton.bias import grad_bias
 from windeye.kernels.softmax.triton.gradients import grad_key_value, grad_query
 from windeye.kernels.softmax.triton.output import attention
@@ -81,22 +81,23 @@ class Call:
     problem: Problem
     views: tuple[View, View, View]
     hidden: torch.Tensor | None
-    bias: Bias | None
+    bias: torch.Tensor | None
     dropout: Dropout | None
     extra: tuple[View, View, Dropout | None] | None = None
     """Keys and values that every query sees, and the dropout of their pairs."""
 
     @classmethod
     def of(cls, problem: Problem, operands: Operands) -> Call:
-        bias, key_padding = operands.bias, operands.key_padding
-        hidden = None if key_padding is None else key_padding.contiguous().view(torch.uint8)
-        table = None if bias is None else relative.argument(problem.bound, bias)
+        hidden = operands.key_padding
+        if hidden is not None:
+            hidden = hidden.contiguous().view(torch.uint8)
         views = view(operands.query), view(operands.key), view(operands.value)
-        return cls(problem, views, hidden, table, dropout(problem, operands.seed))
+        return cls(problem, views, hidden, operands.bias, dropout(problem, operands.seed))
 
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        return (*self.views, self.hidden, self.bias, self.dropout)
+    def inputs(self, work: Plan) -> tuple[Any, ...]:
+        """What all kernels take."""
+        bias = None if self.bias is None else relative.argument(self.problem.bound, self.bias, work)
+        return (*self.views, self.hidden, bias, self.dropout)
 
     def besides(self, chosen: Sizes) -> Extra | None:
         """The extra keys in boxes of this size."""
@@ -148,7 +149,7 @@ def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
     def run(chosen: Sizes) -> None:
         t = call.tables(chosen)
         attention[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs, call.besides(chosen), out, lse, call.scales[1], *call.heads, t.queries, t.keys,
+            *call.inputs(t.plan), call.besides(chosen), out, lse, call.scales[1], *call.heads, t.queries, t.keys,
             t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
@@ -174,14 +175,14 @@ def backward(
     def of_queries(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs, call.besides(chosen), pulls, grad_query_, *call.scales, *call.heads, t.queries, t.keys,
-            t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
+            *call.inputs(t.plan), call.besides(chosen), pulls, grad_query_, *call.scales, *call.heads, t.queries,
+            t.keys, t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     def of_keys(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
-            *call.inputs, pulls, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
+            *call.inputs(t.plan), pulls, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
             t.of_keys, t.inverse, **call.options(t.plan, chosen, t.plan.inverse),
         )  # fmt: skip
 
@@ -246,7 +247,7 @@ def gradient_of_bias(call: Call, pulls: Pulls, offsets: tuple[int, ...]) -> torc
         differences = prod(sums.extents)
         partial = torch.empty((shares, p.heads, sums.groups * differences), dtype=torch.float32, device=p.device)
         grad_bias[(sums.groups * p.heads * shares,)](
-            *call.inputs, pulls, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
+            *call.inputs(t.plan), pulls, partial, call.scales[1], p.batch, share, *call.heads, t.queries, t.keys,
             sums.groups, begin, q_boxes, kv_boxes, t.relation, EXTENTS=sums.extents,
             OFFSETS=min(differences, chosen.keys),
             **call.options(t.plan, chosen, t.plan.relation),

@@ -20,13 +20,13 @@ from windeye.kernels.softmax.triton.boxes import (
     rows,
     store_rows,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, kept, logits, powers, seen
+from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
 
 
 @triton.jit
 def meet(
-    acc, top, total, q_rows, at, other, lane, k_places, v_places, key, value, batch, head, kv_head, hidden, bias,
-    dropout, plane, queries, keys, relation, scale_log2,
+    acc, top, total, q_rows, at, q_place, other, lane, k_place, k_places, v_places, key, value, batch, head, kv_head,
+    hidden, bias, dropout, plane, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -35,7 +35,11 @@ def meet(
     there = coordinates(keys, start, lane, WHOLE)
     k_rows = rows(key, batch, kv_head, start, k_places, there, head_dim, WIDTH, WHOLE)
     q, k = down(at), across(coordinates(keys, start, lane, True))
-    s = logits(q_rows, k_rows, q, k, batch, head, keys, hidden, bias, scale_log2, RAW, PRECISION)
+    s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
+    if bias is not None:
+        s += biases(bias, head, q_place[:, None], (place(start, bias) + k_place)[None, :])
+    if hidden is not None:
+        s = tl.where(is_shown(hidden, batch, keys, there)[None, :], s, UNSEEN)
     if not WHOLE:
         s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
     highest = tl.max(s, 1)
@@ -69,6 +73,9 @@ def attention(
     q_rows = rows(query, batch, head, start, places(query, of_queries, WIDTH), at, head_dim, WIDTH, False)
     lane = lanes(keys, KEYS)
     k_places, v_places = places(key, lane, WIDTH), places(value, lane, VALUE_WIDTH)
+    q_place, k_place = None, None
+    if bias is not None:
+        q_place, k_place = place(start, bias) + place(of_queries, bias), place(lane, bias)
     acc = tl.zeros([q_rows.shape[0], VALUE_WIDTH], tl.float32)
     top = tl.full([q_rows.shape[0]], float("-inf"), tl.float32)
     total = tl.zeros([q_rows.shape[0]], tl.float32)
@@ -78,15 +85,17 @@ def attention(
     if begin < middle:
         for meeting in range(begin, middle):
             acc, top, total = meet(
-                acc, top, total, q_rows, at, tl.load(lists.other + meeting), lane, k_places, v_places, key, value,
-                batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation, scale_log2,
+                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
+                v_places, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
+                scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for meeting in range(middle, end):
             acc, top, total = meet(
-                acc, top, total, q_rows, at, tl.load(lists.other + meeting), lane, k_places, v_places, key, value,
-                batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation, scale_log2,
+                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
+                v_places, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
+                scale_log2,
                 head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip
     if extra is not None:
@@ -97,13 +106,13 @@ def attention(
         if full > 0:
             for box in range(full):
                 acc, top, total = meet(
-                    acc, top, total, q_rows, at, box * size, lane, k_places, v_places, extra.key,
+                    acc, top, total, q_rows, at, None, box * size, lane, None, k_places, v_places, extra.key,
                     extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
                     scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
                 )  # fmt: skip
         if full < extra.side.boxes:
             acc, top, total = meet(
-                acc, top, total, q_rows, at, full * size, lane, k_places, v_places, extra.key,
+                acc, top, total, q_rows, at, None, full * size, lane, None, k_places, v_places, extra.key,
                 extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
                 scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
             )  # fmt: skip

@@ -64,33 +64,29 @@ def seen(here, there, tokens, relation, RANK: tl.constexpr, CHECKS: tl.constexpr
 
 @triton.jit
 def place(at, bias):
-    """Where tokens stand in a relative table, up to the centre."""
-    first = tl.maximum(at[0], 0) // bias.unit0 * bias.stride0
-    return first + tl.maximum(at[1], 0) // bias.unit1 * bias.stride1 + tl.maximum(at[2], 0) // bias.unit2
+    """Where tokens stand in a relative table, up to the centre: of a box that is the sum of its origin's and of its
+    lanes' places, which lie whole units apart."""
+    return at[0] // bias.unit0 * bias.stride0 + at[1] // bias.unit1 * bias.stride1 + at[2] // bias.unit2
 
 
 @triton.jit
-def biases(q, k, bias, head):
-    """Of pairs: entries of a relative table; pairs that are not seen may find any entry or none."""
-    away = bias.centre + place(k, bias) - place(q, bias)
-    known = (away >= 0) & (away < bias.size)
-    return tl.load(bias.table + head * bias.size + away, mask=known, other=0.0)
+def biases(bias, head, q_place, k_place):
+    """Of pairs: entries of the table, from places in the shape of their sides."""
+    return tl.load(bias.table + head * bias.size + bias.centre + k_place - q_place)
 
 
 @triton.jit
-def logits(down, across, q, k, batch, head, keys, hidden, bias, scale_log2, RAW: tl.constexpr, PRECISION: tl.constexpr):
-    """Of pairs, from the rows of the tokens down a tile and across it: logits in units of log 2, or with ``RAW`` dot
-    products that are yet to be scaled; ``-inf`` where padding hides a key. ``q`` and ``k`` are coordinates, in the
-    shape of their side."""
+def is_shown(hidden, batch, keys, at):
+    """Which keys no padding hides."""
+    return tl.load(hidden + batch * keys.tokens + number(at, keys)) == 0
+
+
+@triton.jit
+def logits(down, across, scale_log2, RAW: tl.constexpr, PRECISION: tl.constexpr):
+    """Of pairs, from the rows of the tokens down a tile and across it, in units of log 2; with ``RAW`` dot products
+    that are yet to be scaled."""
     s = product(down, tl.trans(across), PRECISION)
-    if not RAW:
-        s *= scale_log2
-    if bias is not None:
-        s += biases(q, k, bias, head)
-    if hidden is not None:
-        token = number(k, keys)
-        s = tl.where(tl.load(hidden + batch * keys.tokens + token, mask=token < keys.tokens, other=1) == 0, s, UNSEEN)
-    return s
+    return s if RAW else s * scale_log2
 
 
 @triton.jit

@@ -12,18 +12,19 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from windeye.kernels.softmax.problem import bias_steps, check_reach
 from windeye.kernels.softmax.triton.arguments import Bias
-from windeye.kernels.softmax.triton.plan import AXES, Ints, axis_classes, plan
+from windeye.kernels.softmax.triton.plan import AXES, Ints, Plan, axis_classes, plan
 from windeye.patterns import Bound
 
 LOG2E = 1.4426950408889634
 Places = npt.NDArray[np.int64]
 
 
-def argument(bound: Bound, bias: torch.Tensor) -> Bias:
-    """The table as the kernels take it.
+def argument(bound: Bound, bias: torch.Tensor, work: Plan) -> Bias:
+    """The table as the kernels take it, filled up with zeros as far as pairs of boxes that meet may lie apart.
 
     Raises:
         ValueError: it does not reach the farthest key, or an axis has several dilations.
@@ -31,10 +32,12 @@ def argument(bound: Bound, bias: torch.Tensor) -> Bias:
     check_reach(bound, bias.shape[1:])
     units = axis_classes(bound)
     assert units[AXES - bound.rank :] == bias_steps(bound)  # without a wrap, keys lie dilations apart from their query
-    sizes = _padded(tuple(bias.shape[1:]))
+    more = [q.size + kv.size - 2 for q, kv in zip(work.queries, work.keys, strict=True)]
+    sizes = [size + 2 * beyond for size, beyond in zip(_padded(tuple(bias.shape[1:])), more, strict=True)]
     strides = (sizes[1] * sizes[2], sizes[2], 1)
     centre = sum(size // 2 * stride for size, stride in zip(sizes, strides, strict=True))
-    table = (bias.detach().float() * LOG2E).contiguous()
+    filled = bias.detach().float().reshape(len(bias), *_padded(tuple(bias.shape[1:])))
+    table = F.pad(filled * LOG2E, [beyond for axis in reversed(more) for beyond in (axis, axis)]).contiguous()
     return Bias(table, prod(sizes), centre, units[0], units[1], units[2], strides[0], strides[1])
 
 
