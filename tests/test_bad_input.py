@@ -79,6 +79,8 @@ WRONG = {
     "extra_kv alone": (attend(Q, K, K, extra_kv=K), TypeError, r"extra_kv must be a pair \(key, value\)"),
     "extra_kv of text": (attend(Q, K, K, extra_kv=("a", "b")), TypeError, r"extra_kv\[0\] must be a torch.Tensor, got str"),
     "extra_kv of other heads": (attend(Q, K, K, extra_kv=(t(2, 5, 4, 16), t(2, 5, 4, 16))), ValueError, r"extra_kv\[0\] .*kv_heads 2"),
+    "extra_kv of another type": (attend(Q, K, K, extra_kv=(t(2, 5, 2, 16), t(2, 5, 2, 16).half())), TypeError, r"extra_kv\[1\] has dtype torch.float16"),
+    "extra_kv of two lengths": (attend(Q, K, K, extra_kv=(t(2, 5, 2, 16), t(2, 4, 2, 16))), ValueError, "extra_kv holds 5 keys but 4 values"),
     "merge of nothing": (lambda: windeye.merge(), ValueError, "at least one"),
     "merge of a tensor": (lambda: windeye.merge(S), TypeError, "branch 0 must be a pair"),
     "merge with a wrong lse": (lambda: windeye.merge((S, S)), ValueError, "branch 0 has out .* and lse"),

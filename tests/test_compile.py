@@ -8,6 +8,7 @@ import windeye
 from windeye import Causal, Documents, Full, Neighborhood, Sinks, Sliding
 from windeye.kernels.native import instruction_sets
 from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.operands import Operands
 
 pytestmark = [
     pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing"),
@@ -77,7 +78,7 @@ def test_the_reference_compiles_as_well():
 def test_operator_contract(bias):
     q, k, v = tensors(4, 5)
     table = torch.randn(2, 5, 5, requires_grad=True) if bias else None
-    args = (q, k, v, table, None, None, Neighborhood(3).spec, [], 0.3, 0.0, "cpu")
+    args = (*Operands(q, k, v, table), Neighborhood(3).spec, [], 0.3, 0.0, "cpu")
     torch.library.opcheck(operator.attend, args)
 
 

@@ -16,6 +16,7 @@ from oracles.lifetimes import lifetime_attention
 from windeye import Causal, Documents, Expiry, Sinks, Sliding, topw_expiry
 from windeye.kernels.native import instruction_sets
 from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.operands import Operands
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dma"
 native = pytest.mark.skipif(not instruction_sets(), reason="the C++ module is missing")
@@ -354,7 +355,7 @@ def arguments():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_operator_contract():
     leaves, pattern = arguments()
-    args = (*leaves, None, None, pattern.spec, list(pattern.tables), 0.3, 0.0, "cpu")
+    args = (*Operands(*leaves), pattern.spec, list(pattern.tables), 0.3, 0.0, "cpu")
     torch.library.opcheck(operator.attend, args)
     torch.library.opcheck(torch.ops.windeye.topw_expiry.default, (torch.randn(1, 2, 9), None, 3))
 

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import windeye
 from windeye import Neighborhood
 from windeye.kernels.softmax import operator
+from windeye.kernels.softmax.operands import Operands
 
 pytest.importorskip("triton")
 pytestmark = [
@@ -68,5 +69,5 @@ def test_operator_contract():
     device = "cuda" if torch.cuda.is_available() else "cpu"
     q, k, v = (torch.randn(1, 3, 4, 1, 8, device=device, requires_grad=True) for _ in range(3))
     bias = torch.randn(1, 3, 3, device=device, requires_grad=True)
-    args = (q, k, v, bias, None, None, Neighborhood(2).spec, [], 0.3, 0.0, "triton")
+    args = (*Operands(q, k, v, bias), Neighborhood(2).spec, [], 0.3, 0.0, "triton")
     torch.library.opcheck(operator.attend, args)

@@ -15,6 +15,7 @@ from windeye.kernels.softmax.merge import merge_branches
 from windeye.kernels.softmax.operands import Operands
 from windeye.kernels.softmax.problem import (
     check_bias,
+    check_extra,
     check_key_bias,
     check_key_padding,
     check_pattern,
@@ -88,8 +89,8 @@ def attend(
             With `Expiry`, `Allowed` and `Routed` it is a number per key, [batch, heads, keys], with as many heads as
             key, or more up to those of query, such as the score that decided how long a key lives.
         key_padding: True hides a key from every query.
-        extra_kv: keys and values that every query sees besides its pattern (text tokens, registers). They are a second
-            branch, merged exactly; bias and padding do not apply to them.
+        extra_kv: keys and values that every query sees besides its pattern (text tokens, registers), in one softmax;
+            bias and padding do not apply to them.
         dropout_p: probability of dropping an attention weight, the rest is scaled up. Follows ``torch.manual_seed``.
         backend: "auto", or one of "cpu", "natten", "sdpa", "gather", "flex", "triton", "reference"; see `explain`.
         return_lse: also return the log-sum-exp of each row's logits, [batch, *grid, heads], float32 (float64 for
@@ -122,44 +123,41 @@ def attend(
     if key_padding is not None:
         check_key_padding(key_padding, key)
 
-    seed = torch.randint(2**31, (), dtype=torch.int64) if dropout_p > 0.0 else None
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (query, key, value, bias))
-    operands = Operands(query, key, value, bias, key_padding, seed)
+    extra = None if extra_kv is None else check_extra(extra_kv, key, value)
+
+    operands = Operands(query, key, value, bias, key_padding, _seed(dropout_p))
+    leaves = (query, key, value, bias, *(extra or ()))
     problem = problem_of(
         pattern, query, key, value, scale=float(scale), dropout_p=float(dropout_p), has_bias=bias is not None,
-        has_key_padding=key_padding is not None, needs_grad=needs_grad,
-        needs_lse=return_lse or extra_kv is not None,
+        has_key_padding=key_padding is not None,
+        needs_grad=torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in leaves),
+        needs_lse=return_lse or extra is not None,
     )  # fmt: skip
-    out, lse = registry.choose(problem, backend).attend(problem, operands)
-    if extra_kv is not None:
-        branch = _extra(query, key, value, extra_kv, scale, dropout_p, backend)
-        out, lse = merge_branches(((out, lse), branch))
+    chosen = registry.choose(problem, backend)
+    if extra is None:
+        out, lse = chosen.attend(problem, operands)
+    elif chosen.JOINS_EXTRA and extra[0].shape[1] > 0:
+        extra_key, extra_value = extra
+        out, lse = chosen.attend(
+            problem, operands._replace(extra_key=extra_key, extra_value=extra_value, extra_seed=_seed(dropout_p))
+        )
+    else:
+        first = chosen.attend(problem, operands)
+        out, lse = merge_branches((first, _second(query, *extra, scale, dropout_p, backend)))
     return (out, lse) if return_lse else out
 
 
-def _extra(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    extra_kv: tuple[Tensor, Tensor],
-    scale: float,
-    dropout_p: float,
-    backend: str,
+def _seed(dropout_p: float) -> Tensor | None:
+    return torch.randint(2**31, (), dtype=torch.int64) if dropout_p > 0.0 else None
+
+
+def _second(
+    query: Tensor, extra_key: Tensor, extra_value: Tensor, scale: float, dropout_p: float, backend: str
 ) -> tuple[Tensor, Tensor]:
-    if not isinstance(extra_kv, tuple | list) or len(extra_kv) != 2:
-        raise TypeError(f"extra_kv must be a pair (key, value), got {type(extra_kv).__name__}")
-    extra_key, extra_value = extra_kv
-    for name, extra, like in (("extra_kv[0]", extra_key, key), ("extra_kv[1]", extra_value, value)):
-        if not isinstance(extra, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, got {type(extra).__name__}")
-        if extra.dim() != 4 or extra.shape[0] != like.shape[0] or extra.shape[2:] != like.shape[-2:]:
-            raise ValueError(
-                f"{name} must be [batch {like.shape[0]}, extra, kv_heads {like.shape[-2]}, dim {like.shape[-1]}], "
-                f"got shape {tuple(extra.shape)}"
-            )
+    """The branch of the keys that every query sees."""
     flat = query.flatten(1, -3)
     out, lse = attend(flat, extra_key, extra_value, scale=scale, dropout_p=dropout_p, backend=backend, return_lse=True)
-    return out.reshape(*query.shape[:-1], value.shape[-1]), lse.reshape(query.shape[:-1])
+    return out.reshape(*query.shape[:-1], extra_value.shape[-1]), lse.reshape(query.shape[:-1])
 
 
 def merge(*branches: tuple[Float[Tensor, "*rows dim"], Float[Tensor, "*rows"]]) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from windeye.kernels.softmax.problem import Problem, bias_steps, check_reach
 from windeye.patterns import Allowed, Bound, Expiry, Lifetimes, Routed
 
 name = "cpu"
+JOINS_EXTRA = False
 _BIAS_CHUNKS = 8
 
 

@@ -16,6 +16,7 @@ from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Bound, Lifetimes, Relations
 
 name = "flex"
+JOINS_EXTRA = False
 
 BLOCK = 128
 MOST_COMPILED = 256

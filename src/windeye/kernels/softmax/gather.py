@@ -20,6 +20,7 @@ from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Full, Routed
 
 name = "gather"
+JOINS_EXTRA = False
 ROWS = 4096
 """Keys that are gathered at a time on a CPU: more do not fit its second cache."""
 

@@ -60,6 +60,9 @@ def attend(
     bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
+    extra_key: torch.Tensor | None,
+    extra_value: torch.Tensor | None,
+    extra_seed: torch.Tensor | None,
     pattern: str,
     tables: Sequence[torch.Tensor],
     scale: float,
@@ -67,7 +70,7 @@ def attend(
     kernel: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``(out, lse)`` of one problem on a native kernel."""
-    operands = Operands(query, key, value, bias, key_padding, seed)
+    operands = Operands(query, key, value, bias, key_padding, seed, extra_key, extra_value, extra_seed)
     return KERNELS[kernel].forward(_problem(operands, pattern, tables, scale, dropout_p), operands)
 
 
@@ -90,6 +93,9 @@ def attend_backward(
     bias: torch.Tensor | None,
     key_padding: torch.Tensor | None,
     seed: torch.Tensor | None,
+    extra_key: torch.Tensor | None,
+    extra_value: torch.Tensor | None,
+    extra_seed: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
@@ -101,7 +107,7 @@ def attend_backward(
     kernel: str,
 ) -> list[torch.Tensor]:
     """`Gradients` without those that are None."""
-    operands = Operands(query, key, value, bias, key_padding, seed)
+    operands = Operands(query, key, value, bias, key_padding, seed, extra_key, extra_value, extra_seed)
     problem = _problem(operands, pattern, tables, scale, dropout_p)
     grads = KERNELS[kernel].backward(problem, operands, out, lse, grad_out, grad_lse)
     return [grad for grad in grads if grad is not None]

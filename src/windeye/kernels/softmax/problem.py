@@ -200,6 +200,29 @@ def check_key_bias(bias: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -
         raise TypeError(f"bias must be floating point on {query.device}, got {bias.dtype} on {bias.device}")
 
 
+def check_extra(extra_kv: object, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pair of keys and values [batch, extra, kv_heads, dim] that every query sees."""
+    if not isinstance(extra_kv, tuple | list) or len(extra_kv) != 2:
+        raise TypeError(f"extra_kv must be a pair (key, value), got {type(extra_kv).__name__}")
+    for place, (extra, like) in enumerate(zip(extra_kv, (key, value), strict=True)):
+        name = f"extra_kv[{place}]"
+        if not isinstance(extra, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(extra).__name__}")
+        if extra.dim() != 4 or extra.shape[0] != like.shape[0] or extra.shape[2:] != like.shape[-2:]:
+            raise ValueError(
+                f"{name} must be [batch {like.shape[0]}, extra, kv_heads {like.shape[-2]}, dim {like.shape[-1]}], "
+                f"got shape {tuple(extra.shape)}"
+            )
+        if extra.dtype != like.dtype:
+            raise TypeError(f"{name} has dtype {extra.dtype} but query has {like.dtype}; cast them alike")
+        if extra.device != like.device:
+            raise ValueError(f"{name} is on {extra.device} but query is on {like.device}")
+    extra_key, extra_value = extra_kv
+    if extra_key.shape[1] != extra_value.shape[1]:
+        raise ValueError(f"extra_kv holds {extra_key.shape[1]} keys but {extra_value.shape[1]} values")
+    return extra_key, extra_value
+
+
 def check_key_padding(key_padding: torch.Tensor, key: torch.Tensor) -> None:
     """A bool tensor [batch, *grid_kv], True where a key must not be seen."""
     if not isinstance(key_padding, torch.Tensor):

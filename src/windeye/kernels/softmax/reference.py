@@ -19,6 +19,7 @@ from windeye.patterns import Allowed, Bound, Expiry, Routed, from_spec
 from windeye.patterns.lifetimes import visible
 
 name = "reference"
+JOINS_EXTRA = False
 
 
 def can_run(_problem: Problem) -> str | None:

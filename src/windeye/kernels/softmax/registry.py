@@ -15,6 +15,8 @@ class Backend(Protocol):
     """A module of this folder. ``can_run`` gives None, or the reason why not; ``attend`` is differentiable."""
 
     name: str
+    JOINS_EXTRA: bool
+    """Whether ``attend`` takes extra keys into its softmax; others see them in a second branch."""
 
     def can_run(self, problem: Problem) -> str | None: ...
 

@@ -13,6 +13,7 @@ from windeye.kernels.softmax.problem import Problem
 from windeye.patterns import Allowed
 
 name = "sdpa"
+JOINS_EXTRA = False
 
 
 def can_run(problem: Problem) -> str | None:

@@ -22,6 +22,7 @@ from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem
 
 name = "triton"
+JOINS_EXTRA = False
 AXES = 3
 LARGEST_DIM = 256
 _INSTALLED = util.find_spec("triton") is not None
