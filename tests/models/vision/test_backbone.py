@@ -251,3 +251,23 @@ def test_published_models_come_by_name():
         model = windeye.models.create("swin_t", in_chans=1, num_classes=10, img_size=256)
     assert model.head.weight.shape == (10, 768)
     assert model.entries[0].conv.weight.shape == (96, 1, 4, 4)
+
+
+@pytest.mark.parametrize("family", ["swin", "cswin", "biformer"])
+def test_one_compiled_graph_serves_images_of_all_sizes(family):
+    """The other families, too; their graphs take longer to trace."""
+    model, graphs = FAMILIES[family]().double().eval(), []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    with torch.no_grad():
+        for size in ((50, 77), (64, 96)):
+            x = images(*size)
+            for axis in (2, 3):
+                torch._dynamo.mark_dynamic(x, axis)
+            torch.testing.assert_close(compiled(x), model(x), **EXACT)
+    assert len(graphs) == 1

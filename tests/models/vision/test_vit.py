@@ -184,6 +184,23 @@ def test_a_table_is_interpolated_when_asked_for():
     assert torch.allclose(large(x), small_(x), **EXACT)  # the small one interpolates by itself
 
 
+@pytest.mark.parametrize("positions", ["waves", "table"])
+def test_one_compiled_graph_serves_images_of_all_sizes(positions):
+    model, graphs = small(positions=positions, img_size=(12, 12)).eval(), []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+    with torch.no_grad():
+        for size in ((24, 36), (16, 13), (12, 12)):
+            x = images(*size)
+            torch.testing.assert_close(compiled(x), model(x), **EXACT)
+    assert len(graphs) == 1
+
+
 def test_it_is_there_by_name():
     model = create("vit_micro", in_chans=1)
     assert isinstance(model, VisionTransformer)

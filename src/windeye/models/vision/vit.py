@@ -21,7 +21,7 @@ from windeye.models.vision.groups import parameter_groups
 from windeye.models.vision.names import both
 from windeye.models.weights import Rule, Shape, WeightMap
 from windeye.nn.mixers import FullSpec
-from windeye.tokens import waves
+from windeye.tokens import always, waves
 
 Positions = Literal["waves", "table"]
 INIT_STD = 0.02
@@ -264,7 +264,7 @@ def _interpolated(
     table: Float[Tensor, "patches dim"], grid: tuple[int, int], wanted: tuple[int, int]
 ) -> Float[Tensor, "wanted dim"]:
     """The table for another grid, bicubic."""
-    if grid == wanted:
+    if all(always(old == new) for old, new in zip(grid, wanted, strict=True)):
         return table
     square = torch.unflatten(table, 0, grid).permute(2, 0, 1)[None]
     return F.interpolate(square, wanted, mode="bicubic", align_corners=False)[0].flatten(1).T
