@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import windeye
+from cli.typed import windeye as typed
 from windeye.bench import demo, pages, peers, run, softmax
 from windeye.bench.timing import can_measure_memory, compare, peak_extra_bytes
-from windeye.cli.main import app
 from windeye.data import photograph
 from windeye.kernels.native import instruction_sets
 
@@ -177,7 +176,7 @@ def test_every_case_can_run_on_the_kernel_and_has_a_plan():
 
 
 def test_an_unknown_suite_is_refused():
-    done = CliRunner().invoke(app, ["bench", "hardmax"])
+    done = typed("bench", "hardmax")
     assert done.exit_code == 2
     assert "SUITE must be one of softmax" in done.stderr
 
@@ -214,7 +213,7 @@ def test_the_demo_notices_a_wrong_kernel(monkeypatch):
 
 def test_the_demo_command_writes_its_report(tmp_path: Path, monkeypatch, windows):
     monkeypatch.setattr(demo, "measure", lambda _qkv, *, flex: [(windows.name, lambda: windows)] if not flex else [])
-    done = CliRunner().invoke(app, ["demo", "--no-flex", "--threads", "1", "--out", str(tmp_path)])
+    done = typed("demo", "--no-flex", "--threads", 1, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "window 5" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"report.html", "report.json", "seen.png"}

@@ -3,14 +3,11 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'windeye[hf]'")
 
+from cli.typed import windeye
 from inspection.small import save, text
-from windeye.cli.main import app
-
-RUNNER = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +16,7 @@ def folder(tmp_path_factory):
 
 
 def inspect(*arguments):
-    return RUNNER.invoke(app, ["inspect", *map(str, arguments)])
+    return windeye("inspect", *arguments)
 
 
 def test_tables_of_layers_kinds_and_tokens(folder):
@@ -48,7 +45,7 @@ def test_numbers_as_json_and_a_page(folder, tmp_path):
 def test_text_comes_from_a_file_or_standard_input(folder, tmp_path):
     (tmp_path / "a.txt").write_text(text(12))
     from_file = json.loads(inspect(folder, "--file", tmp_path / "a.txt", "--json").stdout)
-    piped = RUNNER.invoke(app, ["inspect", folder, "--file", "-", "--json"], input=text(12))
+    piped = windeye("inspect", folder, "--file", "-", "--json", input=text(12))
     given = json.loads(inspect(folder, text(12), "--json").stdout)
     for told in (from_file, json.loads(piped.stdout)):
         assert told["signals"] == given["signals"]

@@ -5,17 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 pytest.importorskip("PIL", reason="Pillow is missing: pip install 'windeye[vision]'")
 
 from PIL import Image
 
-from windeye.cli.main import app
+from cli.typed import windeye
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, MergeSpec, StageSpec, save_backbone
 from windeye.nn.mixers import BiLevelRoutingSpec, HiLoSpec, VSASpec, WindowSpec
-
-RUNNER = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +32,7 @@ def folder(tmp_path_factory):
 
 def look(folder, *arguments):
     words = [str(folder / word) if str(word).endswith((".png", ".safetensors")) else str(word) for word in arguments]
-    return RUNNER.invoke(app, ["look", *words])
+    return windeye("look", *words)
 
 
 def test_a_row_a_layer_and_files(folder, tmp_path):
@@ -83,7 +80,7 @@ def test_numbers_as_json(folder, tmp_path):
 
 
 def test_random_weights_are_said_loudly(tmp_path):
-    done = RUNNER.invoke(app, ["look", "vit_micro", "astronaut", "--query", "class", "--out", str(tmp_path)])
+    done = windeye("look", "vit_micro", "astronaut", "--query", "class", "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert "weights of this model are random" in done.stderr
     assert "vit_micro (random weights)" in done.stdout

@@ -3,15 +3,8 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
-
-runner = CliRunner()
-
-
-def windeye(*words):
-    return runner.invoke(app, [str(w) for w in words])
+from cli.typed import windeye
 
 
 def test_show_draws_a_sequence():

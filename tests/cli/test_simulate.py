@@ -3,15 +3,10 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
+from cli.typed import windeye
 
 HUNYUAN = ("--grid", "30x48x80", "--q-tile", "4x8x8", "--kv-tile", "2x8x8")
-
-
-def windeye(*words):
-    return CliRunner().invoke(app, [str(w) for w in words])
 
 
 def test_a_published_value():

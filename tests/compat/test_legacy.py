@@ -1,19 +1,16 @@
 """The unfused operators: against official numbers, against loops, and against attention over the same windows."""
 
-import json
 from itertools import product
 from math import prod
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import windeye
+from golden import load
 from oracles.windows import neighborhood
 from windeye.compat.natten import functional
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "fna"
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 QK = {1: functional.na1d_qk, 2: functional.na2d_qk, 3: functional.na3d_qk}
 AV = {1: functional.na1d_av, 2: functional.na2d_av, 3: functional.na3d_av}
@@ -21,9 +18,7 @@ AV = {1: functional.na1d_av, 2: functional.na2d_av, 3: functional.na3d_av}
 
 @pytest.mark.parametrize("case", ["na1d_w5_rpb", "na2d_w3_d2_rpb"])
 def test_equal_the_official_operators_with_all_gradients(case):
-    with np.load(GOLDEN / f"{case}.npz") as file:
-        meta = json.loads(str(file["meta"]))
-        numbers = {name: torch.from_numpy(file[name]).double() for name in file if name != "meta"}
+    meta, numbers = load("fna", case)
     q, k, v, rpb = leaves = [numbers[f"input.{name}"].requires_grad_() for name in ("q", "k", "v", "rpb")]
     rank = len(meta["grid"])
     logits = QK[rank](q * q.shape[-1] ** -0.5, k, meta["window"], meta["dilation"], rpb=rpb)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import grimp
 import pytest
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
+from cli.typed import windeye
 from windeye.papers import card, fna, provenance, registry
 from windeye.papers import run as runs
 from windeye.papers.run import run
@@ -19,10 +18,6 @@ from windeye.report import Check
 from windeye.report import code as report_code
 
 ROOT = Path(__file__).parents[2]
-
-
-def windeye(*words):
-    return CliRunner().invoke(app, [str(w) for w in words])
 
 
 SYSTEMS = {

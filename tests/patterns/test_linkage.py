@@ -4,18 +4,15 @@ official masks."""
 from collections import deque
 from itertools import pairwise
 from math import inf
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import windeye
+from golden import load
 from windeye.patterns import graph_horizon, tree_horizon
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "llm-graphs"
 
 
 @st.composite
@@ -121,8 +118,7 @@ def test_one_tree_within_twice_its_depth_sees_all():
 @pytest.mark.parametrize("direction", ["uni", "bi"])
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_equals_the_official_masks(case, direction, k):
-    with np.load(GOLDEN / f"{case}.npz") as file:
-        numbers = {name: torch.from_numpy(file[name]) for name in file if name != "meta"}
+    _, numbers = load("llm-graphs", case)
     real = numbers["input.padding_mask"].bool()
     nodes, parents = numbers["input.node_mask"].clone(), numbers["input.parent_position"]
     for row in nodes:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
+from cli.typed import windeye
 from windeye.compare.probing import Heads, ProbePlan, arm_of, probe
 from windeye.compare.probing.arms import losses
 from windeye.compare.probing.pictures import scaled
@@ -191,7 +190,7 @@ def test_pools_that_do_not_fit_are_refused_before_any_work(folder, tmp_path):
 
 
 def command(*words):
-    return CliRunner().invoke(app, ["probe", *map(str, words)])
+    return windeye("probe", *words)
 
 
 def test_the_command_prints_a_table_and_the_numbers_as_json(folder, tmp_path):

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
+from cli.typed import windeye
 from windeye.compare import pages
 from windeye.compare.page import page
 from windeye.compare.pieces import Pieces
@@ -18,10 +17,6 @@ from windeye.models import MIXERS, DecoderConfig
 from windeye.report import Recorder
 
 ROOT = Path(__file__).parents[3]
-
-
-def windeye(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ import json
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from windeye.cli.main import app
+from cli.typed import windeye
 from windeye.compare.page import page
 from windeye.compare.vision import arms, memory, selected
 from windeye.compare.vision.page import SHOWN
@@ -16,10 +15,6 @@ from windeye.compare.vision.tables import table
 from windeye.models.vision import HierarchicalBackbone, load_backbone
 
 SOME = ["window", "bi_level_routing", "position"]
-
-
-def windeye(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def never(*_arguments, **_options):
