@@ -150,6 +150,24 @@ def test_one_graph_holds_them(pattern, grid, offsets):
     assert close(*found)
 
 
+def test_one_graph_serves_any_number_of_them():
+    torch.compiler.reset()
+    graphs = []
+
+    def keep(graph, _inputs):
+        graphs.append(graph)
+        return graph
+
+    def step(*leaves):
+        return attend(leaves, Sliding(3), "joint")[0]
+
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=keep)
+    for tokens, extra in ((9, 7), (12, 5), (30, 40)):
+        leaves = tensors((tokens,), extra=extra)
+        assert torch.equal(compiled(*leaves), step(*leaves))
+    assert len(graphs) == 1
+
+
 @pytest.mark.parametrize("dropout_p", [0.0, 0.3])
 def test_no_keys_are_no_extra_keys(dropout_p):
     leaves = tensors((5, 4), extra=0)
