@@ -44,7 +44,7 @@ def experiment(run: Run) -> Evidence:
     """Train every arm with every seed, look at its outputs, time them all, and judge by `RULE`.
 
     Raises:
-        ImportError: scikit-learn or Pillow is missing.
+        ImportError: scikit-learn, Pillow or Accelerate is missing.
     """
     plan = PLANS[run.budget]
     pieces = Pieces(run.recorder, run.progress, len(run.seeds) * (len(ARMS) + 0.5))

@@ -20,7 +20,7 @@ from windeye.papers.hilo import scenes
 from windeye.papers.hilo.frequency import high_share
 from windeye.papers.hilo.plan import ARMS, SPLIT, hilo
 from windeye.papers.scene_plan import ScenePlan
-from windeye.train import AdamW, Cosine
+from windeye.train import AdamW, Cosine, fit
 
 MEAN, SPREAD = 0.12, 0.3
 """Of the pixels of scenes, noise included; networks read what is left without them."""
@@ -61,22 +61,17 @@ def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[flo
     began = time.perf_counter()
     torch.manual_seed(derived_seed("hilo", arm, seed))
     model = Namer(arm, plan).to(device)
-    settings, course = AdamW(rate=plan.rate, weight_decay=0.05), Cosine(warm_up=max(1, plan.steps // 10))
-    optimiser = settings.of(model)
     random = torch.Generator().manual_seed(derived_seed("hilo scenes", seed))
-    losses = []
-    for step in range(plan.steps):
-        images, labels = scenes.scenes(plan.batch, random)
-        loss = _loss(model(images.to(device)), labels.to(device))
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate * course.share(step, plan.steps)
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.item())
-        tell((step + 1) / plan.steps)
-    recent = losses[-max(1, plan.steps // 10) :]
+    rows = fit(
+        model,
+        lambda _step: scenes.scenes(plan.batch, random),  # one after the other: nothing is resumed within a training
+        steps=plan.steps,
+        optimiser=AdamW(rate=plan.rate, weight_decay=0.05),
+        schedule=Cosine(warm_up=max(1, plan.steps // 10)),
+        objective=named,
+        progress=tell,
+    )
+    recent = [row["loss"] for row in rows[-max(1, plan.steps // 10) :]]
     return Outcome(
         accuracy=accuracy(model, plan, seed, device),
         loss=math.fsum(recent) / len(recent),
@@ -86,8 +81,9 @@ def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[flo
     )
 
 
-def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
+def named(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over the tokens that a digit covers."""
+    return F.cross_entropy(model(images).flatten(0, -2), labels.flatten(), ignore_index=IGNORED)
 
 
 @torch.no_grad()
