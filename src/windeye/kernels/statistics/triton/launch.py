@@ -50,7 +50,7 @@ def sizes(scores: Scores, *, backward: bool) -> Sizes:
     if row > 512:
         return Sizes(16, 16, 4, 1)
     if backward:
-        return Sizes(64, 64 if row <= 128 else 32, 8, 2) if half and row <= 256 else Sizes(32, 32, 8, 1)
+        return Sizes(128, 32, 8, 2) if half and row <= 256 else Sizes(32, 32, 8, 1)
     if half:
         return Sizes(128, 64, 8, 3) if row <= 256 else Sizes(64, 32, 8, 2)
     return Sizes(64, 32, 8, 2) if row <= 256 else Sizes(32, 32, 8, 1)
