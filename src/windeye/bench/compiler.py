@@ -40,6 +40,8 @@ class Call:
     """Of a bias table along each axis, 0 for none."""
     dropout_p: float = 0.0
     padding: bool = False
+    extra: int = 0
+    """Keys that every query sees."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ def programs(call: Call) -> dict[str, Program]:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"Triton could not compile {call}: {done.stderr.strip()[-2000:]}")
-    found = (json.loads(line) for line in done.stdout.splitlines())
-    return {each["name"]: Program(**each | {"loops": tuple(Loop(**loop) for loop in each["loops"])}) for each in found}
+    found: dict[str, Program] = {}
+    for each in map(json.loads, done.stdout.splitlines()):
+        name = each["name"] if each["name"] not in found else f"{each['name']} of extra keys"
+        found[name] = Program(**each | {"name": name, "loops": tuple(Loop(**loop) for loop in each["loops"])})
+    return found
 
 
 def loops(code: str) -> tuple[Loop, ...]:
@@ -174,14 +179,18 @@ def _compile(call: dict[str, Any]) -> None:
     JITFunction.run = told
     dtype, grid = getattr(torch, call["dtype"]), call["grid"]
 
-    def zeros(heads: int, dim: int) -> torch.Tensor:
-        return torch.zeros(2, *grid, heads, dim, dtype=dtype, device="meta")
+    def zeros(heads: int, dim: int, tokens: tuple[int, ...] = grid) -> torch.Tensor:
+        return torch.zeros(2, *tokens, heads, dim, dtype=dtype, device="meta")
 
     heads, kv_heads, dim, value_dim = (call[n] for n in ("heads", "kv_heads", "head_dim", "value_dim"))
     query, key, value = zeros(heads, dim), zeros(kv_heads, dim), zeros(kv_heads, value_dim)
     bias = torch.zeros(heads, *[call["offsets"]] * len(grid), device="meta") if call["offsets"] else None
     hidden = torch.zeros(2, *grid, dtype=torch.bool, device="meta") if call["padding"] else None
-    operands = Operands(query, key, value, bias, hidden, torch.zeros((), dtype=torch.int64, device="meta"))
+    seed = torch.zeros((), dtype=torch.int64, device="meta")
+    operands = Operands(query, key, value, bias, hidden, seed)
+    if call["extra"]:
+        extra_key, extra_value = (zeros(kv_heads, size, (call["extra"],)) for size in (dim, value_dim))
+        operands = operands._replace(extra_key=extra_key, extra_value=extra_value, extra_seed=seed)
     problem = problem_of(
         from_spec(call["spec"]), query, key, value, scale=1.0, dropout_p=call["dropout_p"], has_bias=bias is not None,
         has_key_padding=hidden is not None,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import util
 
 import torch
@@ -20,9 +21,10 @@ import torch
 from windeye.kernels.softmax import operator
 from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem
+from windeye.patterns import Full
 
 name = "triton"
-JOINS_EXTRA = False
+JOINS_EXTRA = True
 AXES = 3
 LARGEST_DIM = 256
 _INSTALLED = util.find_spec("triton") is not None
@@ -60,6 +62,9 @@ def forward(problem: Problem, operands: Operands) -> tuple[torch.Tensor, torch.T
     query = operands.query
     out = query.new_empty((*query.shape[:-1], problem.value_dim))
     lse = query.new_empty(query.shape[:-1], dtype=problem.lse_dtype)
+    if out.numel() > 0 and not problem.bound.terms and operands.extra_key is not None:
+        flat = forward(*_extra_alone(problem, operands))
+        return flat[0].view(out.shape), flat[1].view(lse.shape)
     if out.numel() == 0 or not problem.bound.terms:
         return out.zero_(), lse.fill_(-torch.inf)
     from windeye.kernels.softmax.triton import launch
@@ -76,21 +81,40 @@ def backward(
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor,
 ) -> Gradients:
-    """Gradients of query, key, value and bias."""
-    bias = operands.bias
-    grads = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in operands[:3]]
-    if 0 in (grads[0].numel(), grads[1].numel()) or not problem.bound.terms:
-        grad_bias = None if bias is None else torch.zeros_like(bias)
-        return Gradients(grads[0].zero_(), grads[1].zero_(), grads[2].zero_(), grad_bias)
-    from windeye.kernels.softmax.triton import launch
+    """Of every operand that has one."""
+    optional = (operands.bias, operands.extra_key, operands.extra_value)
+    grads = Gradients(*map(_room, operands[:3]), *(None if t is None else _room(t) for t in optional))
+    if problem.bound.terms and 0 not in (grads.query.numel(), grads.key.numel()):
+        from windeye.kernels.softmax.triton import launch
 
-    call = launch.Call.of(problem, operands)
-    pulls = launch.pulls(out, lse, grad_out, grad_lse)
-    launch.backward(call, pulls, *grads)
-    if bias is None:
-        return Gradients(*grads)
-    grad_bias = launch.gradient_of_bias(call, pulls, tuple(bias.shape[1:]))
-    return Gradients(grads[0], grads[1], grads[2], grad_bias.to(bias.dtype))
+        launch.backward(launch.Call.of(problem, operands), launch.pulls(out, lse, grad_out, grad_lse), grads)
+        return grads
+    for grad in grads:
+        if grad is not None:
+            grad.zero_()
+    if operands.extra_key is None or grads.query.numel() == 0:
+        return grads
+    alone, flat = _extra_alone(problem, operands)
+    results = (t.flatten(1, len(problem.grid)) for t in (out, lse, grad_out, grad_lse))
+    found = backward(alone, flat, *results)
+    return grads._replace(query=found.query.view(grads.query.shape), extra_key=found.key, extra_value=found.value)
+
+
+def _room(tensor: torch.Tensor) -> torch.Tensor:
+    """Dense, whatever the strides."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _extra_alone(problem: Problem, operands: Operands) -> tuple[Problem, Operands]:
+    """The call that is left of one whose pattern shows nothing."""
+    assert operands.extra_key is not None
+    assert operands.extra_value is not None
+    query = operands.query.flatten(1, -3)
+    left = replace(
+        problem, pattern=Full(), grid=(query.shape[1],), grid_kv=(operands.extra_key.shape[1],), has_bias=False,
+        has_key_padding=False,
+    )  # fmt: skip
+    return left, Operands(query, operands.extra_key, operands.extra_value, seed=operands.extra_seed)
 
 
 def _interpreted() -> bool:

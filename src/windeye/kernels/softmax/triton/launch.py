@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from windeye.kernels.softmax.dropout import threshold
-from windeye.kernels.softmax.operands import Operands
+from windeye.kernels.softmax.operands import Gradients, Operands
 from windeye.kernels.softmax.problem import Problem
 from windeye.kernels.softmax.triton import relative, tuning
 from windeye.kernels.softmax.triton.arguments import Dropout, Extra, Lists, Pulls, Relation, Side, View
@@ -83,7 +83,7 @@ class Call:
     hidden: torch.Tensor | None
     bias: torch.Tensor | None
     dropout: Dropout | None
-    extra: tuple[View, View, Dropout | None] | None = None
+    extra: tuple[View, View, Dropout | None] | None
     """Keys and values that every query sees, and the dropout of their pairs."""
 
     @classmethod
@@ -92,7 +92,10 @@ class Call:
         if hidden is not None:
             hidden = hidden.contiguous().view(torch.uint8)
         views = view(operands.query), view(operands.key), view(operands.value)
-        return cls(problem, views, hidden, operands.bias, dropout(problem, operands.seed))
+        extra = None
+        if operands.extra_key is not None and operands.extra_value is not None:
+            extra = view(operands.extra_key), view(operands.extra_value), dropout(problem, operands.extra_seed)
+        return cls(problem, views, hidden, operands.bias, dropout(problem, operands.seed), extra)
 
     def inputs(self, work: Plan) -> tuple[Any, ...]:
         """What all kernels take."""
@@ -166,44 +169,40 @@ def pulls(out: torch.Tensor, lse: torch.Tensor, grad_out: torch.Tensor, grad_lse
     return Pulls(norm.contiguous(), less.contiguous(), view(grad_out))
 
 
-def backward(
-    call: Call, pulls: Pulls, grad_query_: torch.Tensor, grad_key: torch.Tensor, grad_value: torch.Tensor
-) -> None:
-    """Write the gradients of queries, keys and values, which are dense."""
+def backward(call: Call, pulls: Pulls, grads: Gradients) -> None:
+    """Write the gradients, which are dense."""
     p = call.problem
 
     def of_queries(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
-            *call.inputs(t.plan), call.besides(chosen), pulls, grad_query_, *call.scales, *call.heads, t.queries,
+            *call.inputs(t.plan), call.besides(chosen), pulls, grads.query, *call.scales, *call.heads, t.queries,
             t.keys, t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     def of_keys(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
-            *call.inputs(t.plan), pulls, grad_key, grad_value, *call.scales, *call.heads, t.queries, t.keys,
+            *call.inputs(t.plan), pulls, grads.key, grads.value, *call.scales, *call.heads, t.queries, t.keys,
             t.of_keys, t.inverse, **call.options(t.plan, chosen, t.plan.inverse),
         )  # fmt: skip
 
-    call.best("grad_query", of_queries)
-    call.best("grad_key_value", of_keys)
-
-
-def gradients_of_extra(call: Call, pulls: Pulls, grad_key: torch.Tensor, grad_value: torch.Tensor) -> None:
-    """Write those of keys and values that every query sees, which are dense."""
-    p = call.problem
-
-    def run(chosen: Sizes) -> None:
+    def of_extra_keys(chosen: Sizes) -> None:
         t, extra = call.tables(chosen), call.besides(chosen)
         assert extra is not None
         options = call.options(t.plan, chosen, t.plan.inverse) | {"KEYS": (1, 1, chosen.keys), "CHECKS": ()}
         grad_key_value[(extra.side.boxes * p.batch * p.kv_heads,)](
-            call.views[0], extra.key, extra.value, None, None, extra.dropout, pulls, grad_key, grad_value, *call.scales,
-            *call.heads, t.queries, extra.side, everyone(t, extra.side.boxes), None, **options,
+            call.views[0], extra.key, extra.value, None, None, extra.dropout, pulls, grads.extra_key,
+            grads.extra_value, *call.scales, *call.heads, t.queries, extra.side, everyone(t, extra.side.boxes), None,
+            **options,
         )  # fmt: skip
 
-    call.best("grad_key_value", run)
+    call.best("grad_query", of_queries)
+    call.best("grad_key_value", of_keys)
+    if call.extra is not None:
+        call.best("grad_key_value", of_extra_keys)
+    if grads.bias is not None:
+        grads.bias.copy_(gradient_of_bias(call, pulls, tuple(grads.bias.shape[1:])))
 
 
 def everyone(t: Tables, boxes: int) -> Lists:
