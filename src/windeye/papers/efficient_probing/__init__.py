@@ -51,7 +51,9 @@ LIMITS = (
     "rates on scenes that choose, on new seeds, under the same rule. Sizes and steps of the encoders come from single "
     "runs of the cross-attention arm on a seed that is not reported. The encoder that labels train goes on from the "
     "masked one. Both attentive pools of this library pool before they project, so that the time of a step says "
-    "nothing about other people's cross-attention."
+    "nothing about other people's cross-attention. Added after the second run: the gap to cross-attention that the "
+    "rule reads is a mean of -2.35, -2.45 and +2.65 points, whose standard error is 1.7; the gate is met, and by less "
+    "than three seeds can tell. Cross-attention took one of the two lower rates in every seed, EP mostly higher ones."
 )
 
 
