@@ -2,9 +2,8 @@
 
 import torch
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
-from windeye.report import Recorder
+from windeye.report import Pieces, Recorder
 
 
 def pieces(path=None, progress=lambda _name, _share: None, total=4.0):

@@ -160,7 +160,7 @@ def test_parts_of_other_code_are_computed_anew_and_those_of_the_same_code_are_no
 
 
 LIBRARY = (
-    "papers/fna.py", "papers/gna/__init__.py", "papers/gna/speed.py", "papers/denoiser.py", "compare/pieces.py",
+    "papers/fna.py", "papers/gna/__init__.py", "papers/gna/speed.py", "papers/denoiser.py", "compare/training.py",
     "compare/sequence/recall.py", "compare/vision/speed.py", "kernels/a/lanes.py",
 )  # fmt: skip
 

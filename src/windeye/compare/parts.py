@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from windeye.compare.pieces import Pieces
 from windeye.data.sequences import check_integer
-from windeye.report import BUDGETS, Budget, Recorder, machine, versions
+from windeye.report import BUDGETS, Budget, Pieces, Recorder, machine, versions
 from windeye.report.code import PACKAGE, digest
 from windeye.train.threads import one_thread
 
@@ -139,7 +138,7 @@ def seeds_of(count: int | None, usual: int) -> tuple[int, ...]:
     return tuple(range(usual if count is None else count))
 
 
-def chosen(known: Mapping[str, ArmT], names: Sequence[str] | None, baseline: str, kind: str) -> tuple[ArmT, ...]:
+def arms_named(known: Mapping[str, ArmT], names: Sequence[str] | None, baseline: str, kind: str) -> tuple[ArmT, ...]:
     """The arms of these names in the order in which they are known, the baseline always among them; all for None.
 
     Raises:

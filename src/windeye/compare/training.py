@@ -10,16 +10,11 @@ from torch import nn
 
 from windeye.data.sequences import BatchSource
 from windeye.ops import MemoryDiverged
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, NonFinite, Row, fit
-
-Tell = Callable[[float], None]
 
 PILOT = -1
 """The seed on which rates are chosen. Nothing is reported of it."""
-
-
-def silent(_share: float) -> None:
-    """Progress that nobody watches."""
 
 
 class Point(TypedDict):
@@ -100,7 +95,7 @@ def chosen(rates: tuple[float, ...], run: Callable[[float, Tell], tuple[float, i
     alone is taken untried.
 
     Example:
-        >>> found = chosen((0.1, 0.2, 0.3), lambda rate, tell: (min(rate, 0.2), 5), silent)
+        >>> found = chosen((0.1, 0.2, 0.3), lambda rate, tell: (min(rate, 0.2), 5), tell=print)
         >>> found["rate"], found["scores"]
         (0.2, [0.1, 0.2, 0.2])
     """

@@ -7,9 +7,8 @@ from functools import partial
 from itertools import product
 from typing import TypeVar
 
-from windeye.compare.pieces import Pieces
-from windeye.compare.training import Tell
 from windeye.papers.experiment import one_thread
+from windeye.report import Pieces, Tell
 
 Outcome = TypeVar("Outcome")
 """What a network leaves behind, as plain JSON values."""

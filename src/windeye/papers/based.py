@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from windeye.compare.pieces import Pieces
 from windeye.compare.sequence.figures import mark, over_state
 from windeye.compare.sequence.recall import ArmRecall, RecallPlan, cost, recall
 from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, LightningSpec, MixerSpec, ProductConvolutionSpec, TaylorSpec
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Check, Evidence, Picture, Row, Verdict
+from windeye.report import Check, Evidence, Picture, Pieces, Row, Verdict
 from windeye.report.figures import as_svg, canvas
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2, 3, 4)}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -17,14 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from windeye.compare.pieces import Pieces
 from windeye.data.digits import divided, scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, HierarchicalBackbone, StageSpec
 from windeye.nn.mixers import BiLevelRoutingMixer, BiLevelRoutingSpec, FullSpec, TokenMixerSpec, WindowSpec
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run
 from windeye.papers.paired import ahead, mean, told, values
-from windeye.report import Check, Evidence, Picture, Row, Verdict
+from windeye.report import Check, Evidence, Picture, Pieces, Row, Tell, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
 
 CELLS, GLYPH, PATCH = 6, 8, 4
@@ -203,7 +201,7 @@ def average_precision(scores: Float[Tensor, "n cells"], twins: Bool[Tensor, "n c
     return (precision * found).sum(1) / found.sum(1)
 
 
-def train_and_test(arm: str, seed: int, setting: Setting, device: str, tell: Callable[[float], None]) -> Outcome:
+def train_and_test(arm: str, seed: int, setting: Setting, device: str, tell: Tell) -> Outcome:
     """Train an arm on fresh scenes, then test it on digits that it never saw."""
     began = time.perf_counter()
     known, new = digits()

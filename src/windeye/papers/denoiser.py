@@ -15,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from windeye.report import Tell
+
 SIDE, PATCH, GRID = 32, 2, 16
 CHANNELS = 3 * PATCH * PATCH
 WIDTH, LAYERS, HEADS, HEAD_DIM, CAPTION = 96, 4, 4, 24, 4
@@ -216,9 +218,7 @@ def _waves(time: Float[Tensor, " b"]) -> Float[Tensor, "b 96"]:
     return torch.cat((phase.cos(), phase.sin()), dim=-1)
 
 
-def train(
-    images: Photographs, steps: int, seed: int, device: str, tell: Callable[[float], None]
-) -> tuple[Denoiser, list[float]]:
+def train(images: Photographs, steps: int, seed: int, device: str, tell: Tell) -> tuple[Denoiser, list[float]]:
     """Train with full attention; the seed alone sets weights, crops, noise and times. Returns the loss of every step.
 
     Velocity loss, logit-normal times, AdamW with a short warm-up and a cosine to zero.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypedDict
@@ -15,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import windeye
-from windeye.compare.pieces import Pieces
 from windeye.data.digits import scanned_digits
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run
 from windeye.papers.paired import ahead, mean, values
 from windeye.patterns import Pattern
-from windeye.report import Check, Evidence, Picture, Row, Verdict
+from windeye.report import Check, Evidence, Picture, Pieces, Row, Tell, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2, 3, 4), "full": tuple(range(10))}
@@ -202,7 +200,7 @@ def train(
     plan: Plan,
     seed: int,
     device: str,
-    tell: Callable[[float], None],
+    tell: Tell,
 ) -> Outcome:
     """Train one arm with AdamW, warm-up and cosine; the seed alone sets split, weights and batch order."""
     began = time.perf_counter()

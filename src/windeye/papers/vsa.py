@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -17,13 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from windeye.compare.pieces import Pieces
 from windeye.data.digits import TRAINED, divided, scanned_digits
 from windeye.models.vision import BackboneConfig, ConvSpec, EntrySpec, HierarchicalBackbone, MergeSpec, StageSpec
 from windeye.nn.mixers import TokenMixerSpec, VSAMixer, VSASpec, WindowSpec
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run
-from windeye.report import Check, Evidence, Picture, Row, Verdict
+from windeye.report import Check, Evidence, Picture, Pieces, Row, Tell, Verdict
 from windeye.report.figures import COLOURS, as_svg, canvas
 
 SIDE, PATCH, WINDOW = 32, 2, 4
@@ -192,7 +190,7 @@ def scaled(images: Float[Tensor, "n 1 side side"]) -> Float[Tensor, "n 1 side si
     return (images - MEAN) / SPREAD
 
 
-def train_and_test(arm: str, seed: int, plan: Plan, device: str, tell: Callable[[float], None]) -> Outcome:
+def train_and_test(arm: str, seed: int, plan: Plan, device: str, tell: Tell) -> Outcome:
     """Train an arm on fresh scenes, then test it on digits that it never saw."""
     began = time.perf_counter()
     known, new = digits()

@@ -8,13 +8,12 @@ import pytest
 from cli.typed import windeye
 from windeye.compare import pages
 from windeye.compare.page import page
-from windeye.compare.pieces import Pieces
 from windeye.compare.sequence import ARMS, Arm, selected
 from windeye.compare.sequence.page import SHOWN
 from windeye.compare.sequence.run import PARTS, run
 from windeye.compare.sequence.tables import table
 from windeye.models import MIXERS, DecoderConfig
-from windeye.report import Recorder
+from windeye.report import Pieces, Recorder
 
 ROOT = Path(__file__).parents[3]
 

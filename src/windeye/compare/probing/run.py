@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from windeye.bench.run import save
+from windeye.compare.parts import Progress
 from windeye.compare.probing.arms import Arm, Heads, arm_of, losses
 from windeye.compare.probing.measures import EVALUATED, looks, maps, nearest, times
 from windeye.compare.probing.page import page
@@ -26,7 +26,6 @@ from windeye.models.probing import FrozenEncoder, ProbeHead
 from windeye.report import machine, versions
 from windeye.train import Cosine, fit
 
-Tell = Callable[[str, float], None]
 RANDOM = "random"
 ACCURACY = "accuracy "
 """What stands before the name of a pool in the rows of training."""
@@ -38,7 +37,7 @@ def probe(
     *,
     device: str = "cpu",
     command: str = "",
-    progress: Tell = lambda _name, _share: None,
+    progress: Progress = lambda _name, _share: None,
 ) -> dict[str, Any]:
     """Train the heads of a plan on its frozen encoder, and say what they read.
 
@@ -176,7 +175,12 @@ def _heads(arms: list[Arm], encoder: FrozenEncoder, shape: torch.Size, classes: 
 
 
 def _train(
-    heads: Heads, plan: ProbePlan, sources: list[Source], labels: tuple[Tensor, Tensor], folder: Path, progress: Tell
+    heads: Heads,
+    plan: ProbePlan,
+    sources: list[Source],
+    labels: tuple[Tensor, Tensor],
+    folder: Path,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Every epoch in an order of its own; of its last batch what is not whole is left out, as batch norms want it."""
     count = len(labels[0])

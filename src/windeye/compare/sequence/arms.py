@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from windeye.compare.parts import chosen
+from windeye.compare.parts import arms_named
 from windeye.models import AttentionSpec, DynamicMaskSpec, LightningSpec, MixerSpec, TaylorSpec, TitansSpec
 from windeye.models.mixers import TitansVariant
 
@@ -68,4 +68,4 @@ def selected(names: Sequence[str] | None) -> tuple[Arm, ...]:
         >>> [arm.name for arm in selected(["window"])]
         ['softmax', 'window']
     """
-    return chosen(ARMS, names, BASELINE, "arm")
+    return arms_named(ARMS, names, BASELINE, "arm")

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from windeye.compare.sequence.skeleton import decoder
-from windeye.compare.training import Point, Tell, check_seed, silent, trained
+from windeye.compare.training import Point, check_seed, trained
 from windeye.data.sequences import Fresh, Sequences, check_integer
 from windeye.data.text import CORPORA, Text, Windows, corpus
 from windeye.models import DecoderLM, MixerSpec
+from windeye.report import Tell, silent
 from windeye.train import score
 
 BYTES = 256

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from windeye.compare.pieces import Pieces
 from windeye.compare.sequence.skeleton import decoder
-from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, silent, trained
+from windeye.compare.training import PILOT, Choice, Point, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Fresh, Sequences, check_integer
 from windeye.data.tasks import MQAR
 from windeye.models import DecoderLM, MixerSpec
+from windeye.report import Pieces, Tell, silent
 from windeye.train import score
 
 UNIFORM = MQAR(vocabulary=256, length=64, pairs=16, power=1.0, filler="zero")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from windeye.bench.timing import Candidate, compare
 from windeye.compare.sequence.arms import Arm
-from windeye.compare.training import Tell, silent
 from windeye.data.sequences import check_integer
 from windeye.memory import State
+from windeye.report import Tell, silent
 
 Work = Literal["training", "prefill", "decoding"]
 WORKS: tuple[Work, ...] = get_args(Work)

@@ -11,12 +11,13 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from windeye.compare.training import PILOT, Choice, Tell, check_seed, chosen, silent, trained
+from windeye.compare.training import PILOT, Choice, check_seed, chosen, trained
 from windeye.compare.vision.arms import Arm
 from windeye.compare.vision.images import Images, Labelled, scaled
 from windeye.compare.vision.skeleton import Skeleton
 from windeye.data.sequences import check_integer
 from windeye.models.vision import cost, save_backbone
+from windeye.report import Tell, silent
 from windeye.train import score
 
 

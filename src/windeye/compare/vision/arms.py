@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from windeye.compare.parts import chosen
+from windeye.compare.parts import arms_named
 from windeye.nn.mixers import (
     MIXERS,
     BiLevelRoutingSpec,
@@ -106,4 +106,4 @@ def selected(names: Sequence[str] | None) -> tuple[Arm, ...]:
         >>> [arm.name for arm in selected(["vsa", "none"])]
         ['full', 'vsa', 'none']
     """
-    return chosen(arms(), names, BASELINE, "mixer")
+    return arms_named(arms(), names, BASELINE, "mixer")

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from windeye.bench.timing import can_measure_memory
-from windeye.compare.training import Tell, silent
 from windeye.compare.vision.arms import Arm, arms
 from windeye.compare.vision.skeleton import Skeleton
 from windeye.compare.vision.speed import SpeedPlan, Work, candidate
+from windeye.report import Tell, silent
 
 Bytes = dict[str, int | None]
 """Of each arm; None where the system cannot say it."""

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional
 
 from windeye.bench.timing import Candidate, compare
-from windeye.compare.training import Tell, silent
 from windeye.compare.vision.arms import Arm
 from windeye.compare.vision.skeleton import Skeleton
 from windeye.data.sequences import check_integer
+from windeye.report import Tell, silent
 
 Work = Literal["training", "inference"]
 WORKS: tuple[Work, ...] = get_args(Work)

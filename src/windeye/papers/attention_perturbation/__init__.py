@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.attention_perturbation.evaluation import ACCURACY
 from windeye.papers.attention_perturbation.judgement import CLAIM, LIMITS, OVER_PLAIN, RULE, checks, named, verdict
 from windeye.papers.attention_perturbation.pictures import pictures
@@ -12,7 +11,7 @@ from windeye.papers.attention_perturbation.plan import ARMS, PLANS
 from windeye.papers.attention_perturbation.speed import SIZES, step_times
 from windeye.papers.attention_perturbation.training import Outcome, train
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Evidence, Row
+from windeye.report import Evidence, Pieces, Row
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2, 3, 4), "full": (0, 1, 2, 3, 4)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -17,8 +16,7 @@ from windeye.nn.perturbation import RULES, Adversarial, PerturbedLoss, Rule, Wor
 from windeye.papers.attention_perturbation.evaluation import Measured, measure
 from windeye.papers.attention_perturbation.plan import Arm, Plan, Task
 from windeye.papers.attention_perturbation.texts import Texts, prepared
-
-Tell = Callable[[float], None]
+from windeye.report import Tell
 
 
 class Outcome(TypedDict):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
-from windeye.compare.training import Tell
 from windeye.data import AssetUnavailable
 from windeye.papers.circuit_reuse import judgement, pictures
 from windeye.papers.circuit_reuse.judgement import AGREE, COUNTED, FALLS, FAR, LARGE, LEARNED
@@ -14,7 +12,7 @@ from windeye.papers.circuit_reuse.real import Reading, read
 from windeye.papers.circuit_reuse.speed import Timing, measure
 from windeye.papers.circuit_reuse.toy import Outcome, learn
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces, Tell
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(8))}
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from windeye.compare.training import Tell
 from windeye.data.tasks import IOI, ColoredObjects, ContrastBatch, colored_objects, ioi, single_tokens, tokenize
 from windeye.papers.circuit_reuse.plan import Real
+from windeye.report import Tell
 from windeye.sites.patching import patched_logits, uniform_rows
 from windeye.sites.paths import Receivers, path_patching
 

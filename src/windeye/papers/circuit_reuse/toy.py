@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from windeye.compare.training import Point, Tell, check_seed, trained
+from windeye.compare.training import Point, check_seed, trained
 from windeye.data.sequences import Fresh, Sequences, derived_seed
 from windeye.data.tasks import ContrastBatch
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM
 from windeye.ops import DistanceMass
 from windeye.papers.circuit_reuse.plan import Toy
+from windeye.report import Tell
 from windeye.sites import Scale, Where, steer, watch
 from windeye.sites.patching import activation_patching, attribution_patching, patched_logits, uniform_rows
 from windeye.sites.paths import Receivers, path_patching

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.context_awareness import judgement, pictures
 from windeye.papers.context_awareness.judgement import (
     FALLS,
@@ -21,7 +20,7 @@ from windeye.papers.context_awareness.needle import Answers, ask
 from windeye.papers.context_awareness.plan import LAYER, PLANS
 from windeye.papers.context_awareness.tuning import Outcome, train
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2, 3, 4)}
 

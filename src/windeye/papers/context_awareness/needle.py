@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from windeye.compare.training import Tell
 from windeye.data.tasks.haystack import SANDWICH, Haystack, Layout, keyword_recall, prompt, question
 from windeye.data.text import Labelled, chat_template, corpus, label_tokens
 from windeye.data.text.conversation import Label
 from windeye.ops import SpanMass
 from windeye.papers.context_awareness.plan import Needles
+from windeye.report import Tell
 from windeye.sites import KeyBias, context_scores, emphasis, steer, watch
 from windeye.sites.context import dependency
 

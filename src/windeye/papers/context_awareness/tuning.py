@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from windeye.compare.training import Tell
 from windeye.data.sequences import Sequences, derived_seed
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM, generate
 from windeye.ops import SpanMass
 from windeye.papers.context_awareness.dialogues import KINDS, Dialogues, Kind, World
 from windeye.papers.context_awareness.plan import ALPHAS, BEFORE, BETA, LAYER, TUNING, Toy
+from windeye.report import Tell
 from windeye.sites import steer, watch
 from windeye.sites.context import Reduce, dependency, emphasis
 from windeye.train import AdamW, Cosine, fit

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.dma import judgement, pictures
 from windeye.papers.dma.arms import ARMS
 from windeye.papers.dma.judgement import AHEAD, FAR, KEPT, NEAR
 from windeye.papers.dma.plan import PLANS, RATES
 from windeye.papers.dma.training import choose_rate, train
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": tuple(range(8)), "full": tuple(range(8))}
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from windeye.compare.sequence.recall import Asked, accuracy, asked
-from windeye.compare.training import PILOT, Choice, Point, Tell, check_seed, chosen, trained
+from windeye.compare.training import PILOT, Choice, Point, check_seed, chosen, trained
 from windeye.data.sequences import IGNORED, Sequences
 from windeye.memory import TopwCache
 from windeye.models import DecoderLM
 from windeye.papers.dma.arms import Arm
 from windeye.papers.dma.plan import Plan
+from windeye.report import Tell
 
 BINS = 8
 """Into which the distances between a query and its value are put, the farthest of them the length of a sequence."""

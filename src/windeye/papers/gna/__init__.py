@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
 from windeye.papers import denoiser
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.gna import effect, judgement, pictures, speed
 from windeye.papers.gna.judgement import BEHIND, EFFICIENT, FASTER, NEAR, RANKED
 from windeye.papers.gna.plan import PLANS
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(8))}
 

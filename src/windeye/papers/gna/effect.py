@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import TypedDict
 
@@ -16,6 +15,7 @@ import windeye
 from windeye.papers import denoiser
 from windeye.papers.denoiser import GRID, Attention, Denoiser, Photographs
 from windeye.papers.gna.plan import Plan
+from windeye.report import Tell
 
 TIMES = (0.2, 0.4, 0.6, 0.8, 0.95)
 CLEAN, NOISY = TIMES[:3], 0.8
@@ -69,9 +69,7 @@ def random_keys(random: torch.Generator) -> Bool[Tensor, "256 256"]:
     return torch.zeros(rank.shape, dtype=torch.bool).scatter_(1, chosen, torch.ones(chosen.shape, dtype=torch.bool))
 
 
-def train_and_replace(
-    images: Photographs, plan: Plan, seed: int, device: str, tell: Callable[[float], None]
-) -> Outcome:
+def train_and_replace(images: Photographs, plan: Plan, seed: int, device: str, tell: Tell) -> Outcome:
     """Train with full attention, then measure every arm on parts of the photographs that were not trained on."""
     began = time.perf_counter()
     model, losses = denoiser.train(images, plan.steps, seed, device, lambda share: tell(0.75 * share))
@@ -82,7 +80,7 @@ def train_and_replace(
 
 @torch.no_grad()
 def replace(
-    model: Denoiser, images: Photographs, number: int, seed: int, device: str, tell: Callable[[float], None]
+    model: Denoiser, images: Photographs, number: int, seed: int, device: str, tell: Tell
 ) -> dict[str, list[list[float]]]:
     """Held-out squared errors per token, for each arm and t; all arms see the same crops and the same noise."""
     random = torch.Generator().manual_seed(2000 + seed)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.hilo import judgement, pictures, training
 from windeye.papers.hilo.judgement import NEAR
 from windeye.papers.hilo.plan import ARMS, PLANS, SPLIT
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 

@@ -20,6 +20,7 @@ from windeye.papers.hilo import scenes
 from windeye.papers.hilo.frequency import high_share
 from windeye.papers.hilo.plan import ARMS, SPLIT, hilo
 from windeye.papers.scene_plan import ScenePlan
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, fit
 
 MEAN, SPREAD = 0.12, 0.3
@@ -56,7 +57,7 @@ class Namer(nn.Module):
         return self.head(self.backbone.forward_features((images - MEAN) / SPREAD))
 
 
-def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
+def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Tell) -> Outcome:
     """All arms of a seed see the same scenes in the same order."""
     began = time.perf_counter()
     torch.manual_seed(derived_seed("hilo", arm, seed))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from itertools import chain
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.lightning_attention import judgement, pictures, training
 from windeye.papers.lightning_attention.arms import ARMS
 from windeye.papers.lightning_attention.judgement import FALLS, FAR, FLAT, NEAR
 from windeye.papers.lightning_attention.plan import LENGTHS, PLANS
-from windeye.report import Evidence, Row
+from windeye.report import Evidence, Pieces, Row
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(8))}
 

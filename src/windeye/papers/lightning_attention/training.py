@@ -18,6 +18,7 @@ from windeye.data.text import Text, corpus
 from windeye.models import DecoderLM
 from windeye.papers.lightning_attention.arms import TNL, TRANSFORMER, build
 from windeye.papers.lightning_attention.plan import Plan
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, NonFinite, fit, score
 from windeye.train.metrics import token_loss
 
@@ -65,7 +66,7 @@ def split(tokens: Tensor, plan: Plan) -> Text:
     return Text.split(tokens, held_out=plan.held_out / len(tokens), stretches=STRETCHES)
 
 
-def train(arm: str, text: Text, plan: Plan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
+def train(arm: str, text: Text, plan: Plan, seed: int, device: str, tell: Tell) -> Outcome:
     """Train with AdamW, warm-up and cosine; the seed alone sets weights and windows, which all arms share.
 
     A run that diverges is an outcome: it counts as the uniform guess.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from itertools import chain
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.lightning_attention_2 import judgement, pictures
@@ -14,7 +13,7 @@ from windeye.papers.lightning_attention_2.memory import measure
 from windeye.papers.lightning_attention_2.plan import LENGTHS, LONGEST, PARALLEL, PLANS, SDPA, STREAMS
 from windeye.papers.lightning_attention_2.speed import HEAD_DIM, HEADS, speeds
 from windeye.papers.lightning_attention_2.training import FORMS, train
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": tuple(range(5))}
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import windeye
 from windeye.bench.timing import compare
 from windeye.papers.lightning_attention_2.plan import PARALLEL, SDPA, Plan
+from windeye.report import Tell
 
 HEADS, HEAD_DIM = 4, 64
 KERNEL, TORCH = "blocks, C++", "blocks, torch"
@@ -57,7 +58,7 @@ def one_pass(form: str, tokens: int) -> Callable[[], tuple[Tensor, ...]]:
     return run
 
 
-def speeds(plan: Plan, tell: Callable[[float], None]) -> Speeds:
+def speeds(plan: Plan, tell: Tell) -> Speeds:
     """Lengths of the kernel take turns, each over as many tokens in all; then at every length the forms take turns."""
     began = time.perf_counter()
     longest = max(plan.lengths)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -16,6 +15,7 @@ from windeye.data.text import Text, corpus
 from windeye.nn import GatedLinearUnit
 from windeye.nn.norms import SimpleRMSNorm
 from windeye.papers.lightning_attention_2.plan import Plan
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, fit
 
 LAYERS, DIM, HEADS, GLU = 2, 64, 4, 128
@@ -67,7 +67,7 @@ class Curve(TypedDict):
     seconds: float
 
 
-def train(arm: str, plan: Plan, seed: int, tell: Callable[[float], None]) -> Curve:
+def train(arm: str, plan: Plan, seed: int, tell: Tell) -> Curve:
     """Train on the help topics of Python; the seed sets weights and windows, the arm nothing but the form."""
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.llm_graphs import judgement, pictures
 from windeye.papers.llm_graphs.baselines import without_reading
@@ -12,7 +11,7 @@ from windeye.papers.llm_graphs.examples import Task
 from windeye.papers.llm_graphs.judgement import FAR, NEAR, READ, TOLERANCE
 from windeye.papers.llm_graphs.plan import ARMS, PLANS
 from windeye.papers.llm_graphs.training import train
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2), "full": (0, 1, 2)}
 

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from windeye.compare.training import Tell, silent
 from windeye.data.graphs import NeighbourTree
 from windeye.data.sequences import derived_seed
 from windeye.papers.llm_graphs.examples import Task
 from windeye.papers.llm_graphs.plan import Plan
+from windeye.report import Tell, silent
 
 MAJORITY, TEXT, HOPS = "majority class", "MLP on the text", "MLP on mean texts by hop"
 

@@ -8,13 +8,14 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from windeye.compare.training import Point, Tell, check_seed, trained
+from windeye.compare.training import Point, check_seed, trained
 from windeye.data.graphs import PERTURBATIONS
 from windeye.data.sequences import derived_seed
 from windeye.papers.llm_graphs.attention import Attention, attention_of
 from windeye.papers.llm_graphs.examples import Examples, Task
 from windeye.papers.llm_graphs.plan import FULL, HORIZONS, Plan
 from windeye.papers.llm_graphs.reader import Reader
+from windeye.report import Tell
 
 
 class Outcome(TypedDict):

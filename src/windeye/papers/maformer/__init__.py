@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from windeye.compare.pieces import Pieces
 from windeye.papers.arms import each_arm
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.maformer import judgement, pictures, training
 from windeye.papers.maformer.judgement import AHEAD, WEAK
 from windeye.papers.maformer.plan import ABLATIONS, ARMS, PLANS
 from windeye.papers.maformer.speed import CASES, Case, Speeds, measure
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (1, 2, 3), "full": (1, 2, 3, 4, 5)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -15,6 +14,7 @@ from windeye.data.sequences import derived_seed
 from windeye.papers.maformer.arms import network
 from windeye.papers.maformer.scenes import scenes
 from windeye.papers.scene_plan import ScenePlan
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, fit
 
 
@@ -29,7 +29,7 @@ class Outcome(TypedDict):
     seconds: float
 
 
-def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Callable[[float], None]) -> Outcome:
+def train(arm: str, plan: ScenePlan, seed: int, device: str, tell: Tell) -> Outcome:
     """All arms of a seed see the same scenes in the same order."""
     began = time.perf_counter()
     torch.manual_seed(derived_seed("maformer", arm, seed))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypedDict
 
-from windeye.compare.pieces import Pieces
-from windeye.compare.training import Tell
 from windeye.papers.experiment import Budget, Run, one_thread
 from windeye.papers.preplan_anchor import judgement, pictures
 from windeye.papers.preplan_anchor.judgement import ALL_HEADS, EVEN, LEARNED, LIFT, PLACED, RATIO, TYPED, UNTRAINED
@@ -15,7 +13,7 @@ from windeye.papers.preplan_anchor.policy import RULES, Course, optimise
 from windeye.papers.preplan_anchor.reading import Reading, read
 from windeye.papers.preplan_anchor.signals import PEAK_SHARE, Example, Signals, example, signals_of
 from windeye.papers.preplan_anchor.toy import Learned, Weights, learn, untrained
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces, Tell
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (0, 1, 2, 3, 4), "full": tuple(range(8))}
 

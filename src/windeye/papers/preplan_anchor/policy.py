@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from windeye.compare.training import Tell
 from windeye.data.sequences import derived_seed
 from windeye.data.tasks.plan_then_fill import Role
 from windeye.models import DecoderLM, generate
 from windeye.papers.preplan_anchor.plan import PolicyPlan, ToyPlan
 from windeye.papers.preplan_anchor.toy import Weights, untrained
+from windeye.report import Tell
 from windeye.train.credit import coupled_rhythm, credited, global_anchor, rhythm
 
 Rule = Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]

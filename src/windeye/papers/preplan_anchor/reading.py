@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from windeye.compare.training import Tell
 from windeye.data.sequences import derived_seed
 from windeye.data.text import corpus
 from windeye.ops import FutureInfluence, MeanDistance, SinkMass, WindowedDistance
 from windeye.papers.preplan_anchor.plan import TextPlan
+from windeye.report import Tell
 from windeye.sites import record, watch
 from windeye.train.credit import HeadTypes, middle_layers, type_heads
 from windeye.train.credit.rhythm import averaged, mean_spans

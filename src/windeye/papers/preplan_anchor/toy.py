@@ -10,11 +10,11 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from windeye.compare.training import Tell
 from windeye.data.sequences import Sequences, derived_seed
 from windeye.data.tasks.plan_then_fill import Marked, Role
 from windeye.models import AttentionSpec, DecoderConfig, DecoderLM
 from windeye.papers.preplan_anchor.plan import ToyPlan
+from windeye.report import Tell
 from windeye.train import AdamW, Cosine, Row, fit
 
 Weights = dict[str, Tensor]

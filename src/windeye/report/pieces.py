@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from windeye.compare.training import Tell
-from windeye.report import Recorder
+from windeye.report.recorder import Recorder
 
+Tell = Callable[[float], None]
+"""Takes the share of a piece that is done."""
 T = TypeVar("T")
+
+
+def silent(_share: float) -> None:
+    """Progress that nobody watches."""
 
 
 class Pieces:
