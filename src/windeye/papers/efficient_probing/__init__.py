@@ -22,7 +22,7 @@ from windeye.papers.efficient_probing.judgement import CLEAR, NEAR
 from windeye.papers.efficient_probing.plan import CLASS, HEADS, LABELLED, MATCHED, MEAN, NEAREST, PLANS, POOLS
 from windeye.papers.efficient_probing.probes import Outcome, neighbours, probe
 from windeye.papers.experiment import Budget, Run, one_thread
-from windeye.report import Evidence
+from windeye.report import Evidence, Pieces, Tell
 
 SEEDS: dict[Budget, tuple[int, ...]] = {"smoke": (0,), "default": (3, 4, 5), "full": (0, 1, 2, 3, 4)}
 
@@ -67,7 +67,7 @@ class Part:
     of: tuple[str, Kind]
     name: str
     weight: float
-    work: Callable[[], Any]
+    work: Callable[[Tell], Any]
 
 
 def experiment(run: Run) -> Evidence:
@@ -80,23 +80,12 @@ def experiment(run: Run) -> Evidence:
     found: dict[tuple[str, Kind], list[Any]] = {}
     path = run.recorder.path
     folder = None if path is None else path.parent / f"encoders-{run.recorder.settings}"
+    weight = sum(part.weight for part in parts_of(Encoders(plan, 0, run.device, None)))
+    pieces = Pieces(run.recorder, run.progress, weight * len(run.seeds))
     with one_thread():
-        for number, seed in enumerate(run.seeds):
-            encoders = Encoders(plan, seed, run.device, folder)
-            parts = parts_of(encoders)
-            done, whole = number / len(run.seeds), len(run.seeds) * sum(part.weight for part in parts)
-            for part in parts:
-
-                def tell(
-                    share: float, name: str = part.name, done: float = done, own: float = part.weight / whole
-                ) -> None:
-                    run.progress(name, done + share * own)
-
-                tell(0.0)
-                encoders.tell = tell
-                found.setdefault(part.of, []).append(run.recorder.part(part.name, part.work))
-                done += part.weight / whole
-        run.progress("done", 1.0)
+        for seed in run.seeds:
+            for part in parts_of(Encoders(plan, seed, run.device, folder)):
+                found.setdefault(part.of, []).append(pieces.do(part.name, part.work, part.weight))
     seconds = sum(outcome["seconds"] for outcomes in found.values() for outcome in outcomes)
     losses: dict[Kind, list[list[float]]] = {kind: [o["losses"] for o in found.pop((ENCODER, kind))] for kind in KINDS}
     nearest = [o["accuracy"] for o in found.pop((NEAREST, "masked"))]
@@ -134,17 +123,20 @@ def parts_of(encoders: Encoders) -> list[Part]:
     return parts
 
 
-def _training(encoders: Encoders, kind: Kind) -> dict[str, Any]:
+def _training(encoders: Encoders, kind: Kind, tell: Tell) -> dict[str, Any]:
     began = perf_counter()
+    encoders.tell = tell
     return {"losses": encoders.trained(kind).losses, "seconds": perf_counter() - began}
 
 
-def _probing(encoders: Encoders, kind: Kind, arm: str) -> Outcome:
+def _probing(encoders: Encoders, kind: Kind, arm: str, tell: Tell) -> Outcome:
+    encoders.tell = tell
     read = encoders.tokens(kind)
     return probe(arm, encoders.plan, encoders.seed, read["train"], read["check"], read["test"])
 
 
-def _voting(encoders: Encoders) -> dict[str, Any]:
+def _voting(encoders: Encoders, tell: Tell) -> dict[str, Any]:
     began = perf_counter()
+    encoders.tell = tell
     read = encoders.tokens("masked")
     return {"accuracy": neighbours(read["train"], read["check"], read["test"]), "seconds": perf_counter() - began}

@@ -19,6 +19,7 @@ from windeye.models.vision import DecoderSpec, MaskedAutoencoder, VisionTransfor
 from windeye.papers.efficient_probing import scenes
 from windeye.papers.efficient_probing.plan import Plan
 from windeye.papers.efficient_probing.scenes import PATCH, SIDE, Split
+from windeye.report import Tell, silent
 from windeye.train import AdamW, Cosine, HiddenPixels, Masked, Row, fit
 
 Kind = Literal["masked", "labelled"]
@@ -58,7 +59,7 @@ class Encoders:
     seed: int
     device: str
     folder: Path | None
-    tell: Callable[[float], None] = lambda _share: None
+    tell: Tell = silent
     """Is told the share of a training that is done."""
     _trained: dict[Kind, Trained] = field(default_factory=dict)
     _read: dict[Kind, dict[Split, Tokens]] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from windeye.papers.efficient_probing.encoders import Kind
 from windeye.papers.efficient_probing.plan import CLASS, HEADS, MATCHED, MEAN, NEAREST, POOLS, QUERIES, ep
 from windeye.papers.efficient_probing.probes import Outcome
+from windeye.papers.paired import ahead, told
 from windeye.report import Check, Row, Verdict
 
 NEAR, CLEAR = 1.0, 5.0
@@ -71,22 +72,21 @@ def checks(rows: Sequence[Row]) -> tuple[Check, ...]:
         Check("at a third of its trained parameters or fewer", f"{share:.0%}", share <= SMALL),
     ]
     for other in (CLASS, MEAN):
-        ahead = gaps(rows, MATCHED, other)
-        told = ", ".join(f"{gap:+.1f}" for gap in ahead)
+        above = gaps(rows, MATCHED, other)
         demand = f"{MATCHED}: at least {CLEAR:g} points above {other}, every seed"
-        gates.append(Check(demand, told, min(ahead) >= CLEAR))
+        gates.append(Check(demand, told(above), min(above) >= CLEAR))
     rises = [round(mean[ep(b)] - mean[ep(a)], 9) for a, b in pairwise(QUERIES)]
-    told = ", ".join(f"{value:+.1f}" for value in rises)
     most = gaps(rows, ep(QUERIES[-1]), ep(QUERIES[0]))
-    gates.append(Check("more queries name more: 16 above 1, every seed", told, min(most) > 0))
-    gates.append(Check("and ever fewer more: the last step gains less than the first", told, rises[-1] < rises[0]))
+    gates.append(Check("more queries name more: 16 above 1, every seed", told(rises), min(most) > 0))
+    last = "and ever fewer more: the last step gains less than the first"
+    gates.append(Check(last, told(rises), rises[-1] < rises[0]))
     pairs = list(zip(found[MATCHED, COVERAGE].values, found[MATCHED, COVERED].values, strict=True))
-    told = ", ".join(f"{on:.2f} of {area:.2f}" for on, area in pairs)
-    gates.append(Check("attention seeks the digit, every seed", told, all(on > area for on, area in pairs)))
+    on_digit = ", ".join(f"{on:.2f} of {area:.2f}" for on, area in pairs)
+    gates.append(Check("attention seeks the digit, every seed", on_digit, all(on > area for on, area in pairs)))
     falls = {arm: list(zip(found[arm, UNTRAINED].values, found[arm, OVERLAP].values, strict=True)) for arm in SEVERAL}
-    told = "; ".join(", ".join(f"{a:.2f} to {b:.2f}" for a, b in pair) for pair in falls.values())
+    overlaps = "; ".join(", ".join(f"{a:.2f} to {b:.2f}" for a, b in pair) for pair in falls.values())
     held = all(after < before for pair in falls.values() for before, after in pair)
-    gates.append(Check("maps overlap less after training, every arm and seed", told, held))
+    gates.append(Check("maps overlap less after training, every arm and seed", overlaps, held))
     hard, easy = (sum(gaps(rows, MATCHED, CLASS, kind)) / found[MATCHED, ACCURACY].n for kind in NAMES)
     demand = f"{MATCHED} gains less over the class token where labels trained it"
     gates.append(Check(demand, f"{hard:+.1f}, with labels {easy:+.1f}", easy < hard))
@@ -103,6 +103,4 @@ def verdict(rows: Sequence[Row]) -> Verdict:
 
 def gaps(rows: Sequence[Row], first: str, second: str, kind: Kind = "masked") -> tuple[float, ...]:
     """Points of accuracy by which one arm is above another, seed by seed."""
-    values = {row.arm: row.values for row in rows if row.metric == ACCURACY}
-    pairs = zip(values[arm_of(first, kind)], values[arm_of(second, kind)], strict=True)
-    return tuple(round(a - b, 9) for a, b in pairs)
+    return ahead(rows, arm_of(first, kind), arm_of(second, kind), ACCURACY)
