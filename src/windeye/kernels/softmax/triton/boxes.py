@@ -84,13 +84,49 @@ def places(view, lane, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def way(
+    view, batch, heads, side, lane, dims: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, TILES: tl.constexpr
+):
+    """How the rows of boxes are found: from their first numbers on, or by a descriptor of the tensor, from which the
+    device fetches a box with one instruction."""
+    if TILES:
+        return tl.make_tensor_descriptor(
+            view.base + batch * view.batch,
+            shape=[side.length0, side.length1, side.length2, heads, dims],
+            strides=[wide(view.axis0), wide(view.axis1), wide(view.axis2), wide(view.head), 1],
+            block_shape=[SIZE[0], SIZE[1], SIZE[2], 1, WIDTH],
+        )
+    else:
+        return places(view, lane, WIDTH)
+
+
+@triton.jit
+def wide(number_):
+    """A number in 64 bits, whether the compiler knows it or not."""
+    return tl.cast(number_, tl.int64)
+
+
+@triton.jit
+def box_rows(
+    view, batch, head, start, found, at, dims: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr,
+    WHOLE: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """[lanes, WIDTH] of a tensor, zero where there is no token or coordinate; ``found`` is its `way`."""
+    if TILES:
+        tile = found.load([start[0], start[1], start[2], tl.cast(head, tl.int32), 0])
+        return tile.reshape([SIZE[0] * SIZE[1] * SIZE[2], WIDTH])
+    else:
+        return rows(view, batch, head, start, found, at, dims, WIDTH, WHOLE)
+
+
+@triton.jit
 def rows(view, batch, head, start, place, at, dims: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr):
     """[lanes, WIDTH] of a tensor, zero where there is no token or coordinate; ``at`` are the coordinates, and ``place``
     is what `places` makes of lanes."""
     base = view.base + batch * view.batch + head * view.head
-    base += tl.cast(start[0], tl.int64) * view.axis0
-    base += tl.cast(start[1], tl.int64) * view.axis1
-    base += tl.cast(start[2], tl.int64) * view.axis2
+    base += wide(start[0]) * view.axis0
+    base += wide(start[1]) * view.axis1
+    base += wide(start[2]) * view.axis2
     known = (tl.arange(0, WIDTH) < dims)[None, :]
     # Lanes without a token have some address that is not read: choosing one for them would hide from the compiler that
     # rows are aligned.
@@ -101,14 +137,6 @@ def rows(view, batch, head, start, place, at, dims: tl.constexpr, WIDTH: tl.cons
     else:
         found = tl.load(base + place)
     return found
-
-
-@triton.jit
-def dense_rows(base, row, there, dims: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows of a tensor that is dense along all axes."""
-    dim = tl.arange(0, WIDTH)
-    inside = there[:, None] & (dim < dims)[None, :]
-    return tl.load(base + (row * dims)[:, None] + dim[None, :], mask=inside, other=0.0)
 
 
 @triton.jit

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from windeye.kernels.softmax.triton.boxes import (
     across,
+    box_rows,
     coordinates,
     down,
     is_token,
@@ -20,6 +21,7 @@ from windeye.kernels.softmax.triton.boxes import (
     product,
     rows,
     store_rows,
+    way,
 )
 from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
 
@@ -48,16 +50,17 @@ def left(p, q, k, plane, dropout, queries, keys):
 
 @triton.jit
 def to_query(
-    acc, q_rows, g_rows, norm, less, at, q_place, other, lane, k_place, k_places, v_places, key, value, batch, head,
+    acc, q_rows, g_rows, norm, less, at, q_place, other, lane, k_place, k_way, v_way, key, value, batch, head,
     kv_head, plane, hidden, bias, dropout, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
-    RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+    KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, TILES: tl.constexpr,
+    RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What a box of queries has collected after one more box of keys."""
     start = listed(keys, other)
     there = coordinates(keys, start, lane, WHOLE)
-    k_rows = rows(key, batch, kv_head, start, k_places, there, head_dim, WIDTH, WHOLE)
-    v_rows = rows(value, batch, kv_head, start, v_places, there, value_dim, VALUE_WIDTH, WHOLE)
+    k_rows = box_rows(key, batch, kv_head, start, k_way, there, head_dim, KEYS, WIDTH, WHOLE, TILES)
+    v_rows = box_rows(value, batch, kv_head, start, v_way, there, value_dim, KEYS, VALUE_WIDTH, WHOLE, TILES)
     q, k = down(at), across(coordinates(keys, start, lane, True))
     s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
     if bias is not None:
@@ -77,7 +80,7 @@ def grad_query(
     queries, keys, lists, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
-    RAW: tl.constexpr, PRECISION: tl.constexpr,
+    TILES: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``scale sum_k A (grad_out v^T - delta) k`` of one box of queries."""
     box = tl.program_id(0) % queries.boxes
@@ -91,7 +94,8 @@ def grad_query(
     g_rows = rows(pulls.grad_out, batch, head, start, g_places, at, value_dim, VALUE_WIDTH, False)
     norm, less = norms(pulls, batch, head, heads, queries, at, False)
     lane = lanes(keys, KEYS)
-    k_places, v_places = places(key, lane, WIDTH), places(value, lane, VALUE_WIDTH)
+    k_way = way(key, batch, heads // group, keys, lane, head_dim, KEYS, WIDTH, TILES)
+    v_way = way(value, batch, heads // group, keys, lane, value_dim, KEYS, VALUE_WIDTH, TILES)
     q_place, k_place = None, None
     if bias is not None:
         q_place, k_place = place(start, bias) + place(of_queries, bias), place(lane, bias)
@@ -100,34 +104,35 @@ def grad_query(
     if begin < middle:  # see `attention`
         for meeting in range(begin, middle):
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
-                v_places, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
+                v_way, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, TILES, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for meeting in range(middle, end):
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
-                v_places, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
+                v_way, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, TILES, RAW, PRECISION,
             )  # fmt: skip
     if extra is not None:
         size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
         lane = lanes(extra.side, (1, 1, size))
-        k_places, v_places = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
+        k_way, v_way = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
         full = extra.side.length2 // size
         if full > 0:
             for box in range(full):
                 acc = to_query(
-                    acc, q_rows, g_rows, norm, less, at, None, box * size, lane, None, k_places, v_places, extra.key,
+                    acc, q_rows, g_rows, norm, less, at, None, box * size, lane, None, k_way, v_way, extra.key,
                     extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
-                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, False, RAW,
+                    PRECISION,
                 )  # fmt: skip
         if full < extra.side.boxes:
             acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, None, full * size, lane, None, k_places, v_places, extra.key,
+                acc, q_rows, g_rows, norm, less, at, None, full * size, lane, None, k_way, v_way, extra.key,
                 extra.value, batch, head, kv_head, plane, None, None, extra.dropout, queries, extra.side, None,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, False, RAW, PRECISION,
             )  # fmt: skip
     row = (batch * queries.tokens + number(at, queries)) * heads + head
     store_rows(grad_q, row, is_token(at), acc * scale, head_dim, WIDTH)
@@ -135,16 +140,19 @@ def grad_query(
 
 @triton.jit
 def to_key_value(
-    dk, dv, k_rows, v_rows, at, k_place, shown, other, lane, q_place, q_places, g_places, query, pulls, batch, head,
+    dk, dv, k_rows, v_rows, at, k_place, shown, other, lane, q_place, q_way, g_way, query, pulls, batch, head,
     heads, bias, dropout, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
-    RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+    QUERIES: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, TILES: tl.constexpr,
+    RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """What a box of keys has collected after one more box of queries."""
     start = listed(queries, other)
     there = coordinates(queries, start, lane, WHOLE)
-    q_rows = rows(query, batch, head, start, q_places, there, head_dim, WIDTH, WHOLE)
-    g_rows = rows(pulls.grad_out, batch, head, start, g_places, there, value_dim, VALUE_WIDTH, WHOLE)
+    q_rows = box_rows(query, batch, head, start, q_way, there, head_dim, QUERIES, WIDTH, WHOLE, TILES)
+    g_rows = box_rows(
+        pulls.grad_out, batch, head, start, g_way, there, value_dim, QUERIES, VALUE_WIDTH, WHOLE, TILES
+    )  # fmt: skip
     norm, less = norms(pulls, batch, head, heads, queries, there, WHOLE)
     q, k = across(coordinates(queries, start, lane, True)), down(at)
     s = logits(k_rows, q_rows, scale_log2, RAW, PRECISION)
@@ -170,7 +178,7 @@ def grad_key_value(
     lists, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
-    RAW: tl.constexpr, PRECISION: tl.constexpr,
+    TILES: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``A^T grad_out`` and ``scale sum_q A (grad_out v^T - delta) q`` of one box of keys, over the query heads that
     share it."""
@@ -184,7 +192,8 @@ def grad_key_value(
     v_places = places(value, of_box, VALUE_WIDTH)
     v_rows = rows(value, batch, kv_head, start, v_places, at, value_dim, VALUE_WIDTH, False)
     lane = lanes(queries, QUERIES)
-    q_places, g_places = places(query, lane, WIDTH), places(pulls.grad_out, lane, VALUE_WIDTH)
+    q_way = way(query, batch, heads, queries, lane, head_dim, QUERIES, WIDTH, TILES)
+    g_way = way(pulls.grad_out, batch, heads, queries, lane, value_dim, QUERIES, VALUE_WIDTH, TILES)
     q_place, k_place, shown = None, None, None
     if bias is not None:
         q_place, k_place = place(lane, bias), place(start, bias) + place(of_box, bias)
@@ -198,17 +207,17 @@ def grad_key_value(
         for step in range((middle - begin) * group):
             dk, dv = to_key_value(
                 dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + begin + step // group), lane, q_place,
-                q_places, g_places, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout, queries,
+                q_way, g_way, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout, queries,
                 keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, QUERIES, RANK, CHECKS, True, TILES, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for step in range((end - middle) * group):
             dk, dv = to_key_value(
                 dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + middle + step // group), lane,
-                q_place, q_places, g_places, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout,
+                q_place, q_way, g_way, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout,
                 queries, keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, QUERIES, RANK, CHECKS, False, TILES, RAW, PRECISION,
             )  # fmt: skip
     row = (batch * keys.tokens + number(at, keys)) * kv_heads + kv_head
     store_rows(grad_k, row, is_token(at), dk * scale, head_dim, WIDTH)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import triton
 
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.operands import Gradients, Operands
@@ -26,6 +27,8 @@ from windeye.kernels.softmax.triton.sizes import Kernel, Sizes, width
 from windeye.patterns import Bound
 
 LOG2E = 1.4426950408889634
+SIXTEEN = 16
+"""Bytes that a step of a descriptor must be whole multiples of."""
 PROGRAMS = 4096
 """Programs that add up the gradient of a bias table, if there is work for so many."""
 
@@ -153,7 +156,8 @@ def forward(call: Call, out: torch.Tensor, lse: torch.Tensor) -> None:
         t = call.tables(chosen)
         attention[(t.queries.boxes * p.batch * p.heads,)](
             *call.inputs(t.plan), call.besides(chosen), out, lse, call.scales[1], *call.heads, t.queries, t.keys,
-            t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
+            t.of_queries, t.relation, TILES=tiles(chosen, t, *call.views[1:]),
+            **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     call.best("attention", run)
@@ -177,14 +181,16 @@ def backward(call: Call, pulls: Pulls, grads: Gradients) -> None:
         t = call.tables(chosen)
         grad_query[(t.queries.boxes * p.batch * p.heads,)](
             *call.inputs(t.plan), call.besides(chosen), pulls, grads.query, *call.scales, *call.heads, t.queries,
-            t.keys, t.of_queries, t.relation, **call.options(t.plan, chosen, t.plan.relation),
+            t.keys, t.of_queries, t.relation, TILES=tiles(chosen, t, *call.views[1:]),
+            **call.options(t.plan, chosen, t.plan.relation),
         )  # fmt: skip
 
     def of_keys(chosen: Sizes) -> None:
         t = call.tables(chosen)
         grad_key_value[(t.keys.boxes * p.batch * p.kv_heads,)](
             *call.inputs(t.plan), pulls, grads.key, grads.value, *call.scales, *call.heads, t.queries, t.keys,
-            t.of_keys, t.inverse, **call.options(t.plan, chosen, t.plan.inverse),
+            t.of_keys, t.inverse, TILES=tiles(chosen, t, call.views[0], pulls.grad_out),
+            **call.options(t.plan, chosen, t.plan.inverse),
         )  # fmt: skip
 
     def of_extra_keys(chosen: Sizes) -> None:
@@ -194,7 +200,7 @@ def backward(call: Call, pulls: Pulls, grads: Gradients) -> None:
         grad_key_value[(extra.side.boxes * p.batch * p.kv_heads,)](
             call.views[0], extra.key, extra.value, None, None, extra.dropout, pulls, grads.extra_key,
             grads.extra_value, *call.scales, *call.heads, t.queries, extra.side, everyone(t, extra.side.boxes), None,
-            **options,
+            TILES=False, **options,
         )  # fmt: skip
 
     call.best("grad_query", of_queries)
@@ -276,11 +282,33 @@ def precision(problem: Problem) -> str:
     return "tf32x3" if strict else "tf32"
 
 
+def tiles(chosen: Sizes, t: Tables, *views: View) -> bool:
+    """Whether boxes of these tensors are fetched as tiles: where that is chosen, rows lie in one piece, all steps are
+    whole multiples of 16 bytes, and tokens of a box lie next to each other."""
+    if not chosen.tiles or any((side.step0, side.step1, side.step2) != (1, 1, 1) for side in (t.queries, t.keys)):
+        return False
+    for view in views:
+        size = view.base.element_size()
+        steps = (view.batch, view.axis0, view.axis1, view.axis2, view.head)
+        if view.dim != 1 or any(step <= 0 or step * size % SIXTEEN for step in steps):
+            return False
+        if view.base.device.type == "cuda" and view.base.data_ptr() % SIXTEEN:
+            return False
+    triton.set_allocator(_scratch)
+    return True
+
+
+def _scratch(size: int, _alignment: int, _stream: int | None) -> torch.Tensor:
+    """Memory in which programs make descriptors."""
+    return torch.empty(size, dtype=torch.int8, device="cuda")
+
+
 def _put(array: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def view(tensor: torch.Tensor) -> View:
     batch, *axes, head, dim = tensor.stride()
-    first, second, last = [0] * (AXES - len(axes)) + axes
+    # Of an axis that is not there any step will do; descriptors want one of 16 bytes.
+    first, second, last = [SIXTEEN] * (AXES - len(axes)) + axes
     return View(tensor, batch, first, second, last, head, dim)

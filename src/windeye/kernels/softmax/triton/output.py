@@ -8,6 +8,7 @@ import triton.language as tl
 
 from windeye.kernels.softmax.triton.boxes import (
     across,
+    box_rows,
     coordinates,
     down,
     is_token,
@@ -19,21 +20,23 @@ from windeye.kernels.softmax.triton.boxes import (
     product,
     rows,
     store_rows,
+    way,
 )
 from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
 
 
 @triton.jit
 def meet(
-    acc, top, total, q_rows, at, q_place, other, lane, k_place, k_places, v_places, key, value, batch, head, kv_head,
+    acc, top, total, q_rows, at, q_place, other, lane, k_place, k_way, v_way, key, value, batch, head, kv_head,
     hidden, bias, dropout, plane, queries, keys, relation, scale_log2,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
-    RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+    KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, TILES: tl.constexpr,
+    RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The running state after one more box of keys."""
     start = listed(keys, other)
     there = coordinates(keys, start, lane, WHOLE)
-    k_rows = rows(key, batch, kv_head, start, k_places, there, head_dim, WIDTH, WHOLE)
+    k_rows = box_rows(key, batch, kv_head, start, k_way, there, head_dim, KEYS, WIDTH, WHOLE, TILES)
     q, k = down(at), across(coordinates(keys, start, lane, True))
     s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
     if bias is not None:
@@ -50,7 +53,7 @@ def meet(
     total = total * shrink + tl.sum(p, 1)
     if dropout is not None:
         p = tl.where(kept(q, k, queries, keys, plane, dropout), p, 0.0)
-    v_rows = rows(value, batch, kv_head, start, v_places, there, value_dim, VALUE_WIDTH, WHOLE)
+    v_rows = box_rows(value, batch, kv_head, start, v_way, there, value_dim, KEYS, VALUE_WIDTH, WHOLE, TILES)
     acc = acc * shrink[:, None] + product(p.to(v_rows.dtype), v_rows, PRECISION)
     return acc, risen, total
 
@@ -60,7 +63,7 @@ def attention(
     query, key, value, hidden, bias, dropout, extra, out, lse, scale_log2, heads, group, queries, keys, lists, relation,
     head_dim: tl.constexpr, value_dim: tl.constexpr, WIDTH: tl.constexpr, VALUE_WIDTH: tl.constexpr,
     QUERIES: tl.constexpr, KEYS: tl.constexpr, RANK: tl.constexpr, CHECKS: tl.constexpr,
-    RAW: tl.constexpr, PRECISION: tl.constexpr,
+    TILES: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``softmax(scale q k^T + bias, seen) v`` and its log-sum-exp for one box of queries, one head and one batch
     entry."""
@@ -72,7 +75,9 @@ def attention(
     at = coordinates(queries, start, of_queries, False)
     q_rows = rows(query, batch, head, start, places(query, of_queries, WIDTH), at, head_dim, WIDTH, False)
     lane = lanes(keys, KEYS)
-    k_places, v_places = places(key, lane, WIDTH), places(value, lane, VALUE_WIDTH)
+    kv_heads = heads // group
+    k_way = way(key, batch, kv_heads, keys, lane, head_dim, KEYS, WIDTH, TILES)
+    v_way = way(value, batch, kv_heads, keys, lane, value_dim, KEYS, VALUE_WIDTH, TILES)
     q_place, k_place = None, None
     if bias is not None:
         q_place, k_place = place(start, bias) + place(of_queries, bias), place(lane, bias)
@@ -85,36 +90,37 @@ def attention(
     if begin < middle:
         for meeting in range(begin, middle):
             acc, top, total = meet(
-                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
-                v_places, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
+                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
+                v_way, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
                 scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, TILES, RAW, PRECISION,
             )  # fmt: skip
     if middle < end:
         for meeting in range(middle, end):
             acc, top, total = meet(
-                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_places,
-                v_places, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
+                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
+                v_way, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
                 scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, TILES, RAW, PRECISION,
             )  # fmt: skip
     if extra is not None:
         size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
         lane = lanes(extra.side, (1, 1, size))
-        k_places, v_places = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
+        k_way, v_way = places(extra.key, lane, WIDTH), places(extra.value, lane, VALUE_WIDTH)
         full = extra.side.length2 // size
         if full > 0:
             for box in range(full):
                 acc, top, total = meet(
-                    acc, top, total, q_rows, at, None, box * size, lane, None, k_places, v_places, extra.key,
+                    acc, top, total, q_rows, at, None, box * size, lane, None, k_way, v_way, extra.key,
                     extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
-                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, True, RAW, PRECISION,
+                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, False, RAW,
+                    PRECISION,
                 )  # fmt: skip
         if full < extra.side.boxes:
             acc, top, total = meet(
-                acc, top, total, q_rows, at, None, full * size, lane, None, k_places, v_places, extra.key,
+                acc, top, total, q_rows, at, None, full * size, lane, None, k_way, v_way, extra.key,
                 extra.value, batch, head, kv_head, None, None, extra.dropout, plane, queries, extra.side, None,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, RANK, CHECKS, False, RAW, PRECISION,
+                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, False, RAW, PRECISION,
             )  # fmt: skip
     nothing = total == 0.0
     acc = acc / tl.where(nothing, 1.0, total)[:, None]

@@ -32,13 +32,15 @@ SMALLEST_WIDTH = 16
 
 @dataclass(frozen=True)
 class Sizes:
-    """Queries and keys per box, how a program is laid out, and which of the shapes of such boxes, by what they meet."""
+    """Queries and keys per box, how a program is laid out, which of the shapes of such boxes, by what they meet, and
+    whether boxes are fetched as tiles by a descriptor of their tensor."""
 
     queries: int
     keys: int
     warps: int
     stages: int
     shape: int = 0
+    tiles: bool = False
 
 
 FORWARD: tuple[Sizes, ...] = (
@@ -84,11 +86,19 @@ def candidates(problem: Problem, kernel: Kernel) -> list[Sizes]:
         (0, True)
     """
     best, layouts = first(problem, kernel), _layouts(problem, kernel, shared_memory(problem.device))
+    tiled = [replace(best, tiles=True)] if kernel != "grad_bias" and has_descriptors(problem) else []
     options = [replace(layout, shape=shape) for shape in range(2) for layout in layouts[:MOST_CANDIDATES]]
     visited = {option: _visited(problem, option) for option in options}
     least = min(visited.values())
     worth = [option for option in options if option != best and visited[option] <= MOST_WASTE * least]
-    return [best, *sorted(worth, key=lambda option: cost(problem, kernel, option))[: MOST_CANDIDATES - 1]]
+    worth = sorted(worth, key=lambda option: cost(problem, kernel, option))
+    return [best, *tiled, *worth][:MOST_CANDIDATES]
+
+
+def has_descriptors(problem: Problem) -> bool:
+    """Whether the device fetches tiles by descriptors, Hopper and later, of half types: others spill already."""
+    device = problem.device
+    return device.type == "cuda" and problem.dtype.itemsize == 2 and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def cost(problem: Problem, kernel: Kernel, chosen: Sizes) -> float:
