@@ -32,8 +32,9 @@ def test_windows_hold_the_blocks_of_the_pattern_and_come_back(grid, size, data):
 
 @settings(deadline=None)
 @given(grid=sides, cell=sides, counted=st.booleans())
-def test_a_pooled_cell_is_the_mean_of_its_tokens(grid, cell, counted):
-    x = torch.randn(2, *grid, 3, 2, dtype=torch.float64)
+@pytest.mark.parametrize("trains", [False, True], ids=["no gradient", "gradient"])
+def test_a_pooled_cell_is_the_mean_of_its_tokens(grid, cell, counted, trains):
+    x = torch.randn(2, *grid, 3, 2, dtype=torch.float64, requires_grad=trains)
     pooled = pool(x, cell, count_padding=counted)
     assert pooled.shape == (2, ceil(grid[0] / cell[0]), ceil(grid[1] / cell[1]), 3, 2)
     for r, c in product(range(pooled.shape[1]), range(pooled.shape[2])):
