@@ -91,6 +91,20 @@ def test_wide_and_odd_heads(head_dim, value_dim, dtype):
     check(Problem(Neighborhood(3), (5, 4), heads=1, kv_heads=1, head_dim=head_dim, value_dim=value_dim), dtype)
 
 
+@pytest.mark.usefixtures("small_boxes")
+def test_lists_of_huge_grids_are_wider(monkeypatch):
+    from windeye.kernels.softmax.triton import launch
+    from windeye.kernels.softmax.triton.arguments import Side
+
+    assert Side.of((1, 1, 1 << 31), (1, 1, 1), (1, 1, 1 << 25)).narrow
+    assert not Side.of((1, 1, (1 << 31) + 1), (1, 1, 1), (1, 1, 1 << 25)).narrow
+    monkeypatch.setattr(Side, "narrow", False)
+    launch.tables.cache_clear()
+    pattern = Neighborhood((2, 3), dilation=(1, 2))
+    check(Problem(pattern, (5, 9), kv_heads=1, bias=(2, 4), dilation=(1, 2)), torch.float32)
+    launch.tables.cache_clear()
+
+
 def test_float32_is_multiplied_as_torch_is_told_to(monkeypatch):
     from windeye.kernels.softmax.triton.launch import precision
 

@@ -29,7 +29,8 @@ def origin(side, box, SIZE: tl.constexpr):
 @triton.jit
 def listed(side, packed):
     """The origin of a box that a list holds, where its coordinates stand side by side in one number."""
-    return packed >> side.shift0, (packed >> side.shift1) & side.mask1, packed & side.mask2
+    first, second, last = packed >> side.shift0, (packed >> side.shift1) & side.mask1, packed & side.mask2
+    return tl.cast(first, tl.int32), tl.cast(second, tl.int32), tl.cast(last, tl.int32)
 
 
 @triton.jit
