@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from windeye.compare.sequence.figures import mark
 from windeye.compare.sequence.recall import RecallOutcome, RecallPlan, train_recall
 from windeye.data.tasks import MQAR
 from windeye.models import AttentionSpec, MixerSpec, TitansSpec
 from windeye.models.mixers import TitansVariant
-from windeye.papers.experiment import Budget, Run, one_thread
+from windeye.papers.arms import each_arm
+from windeye.papers.experiment import Budget, Run
 from windeye.report import Check, Evidence, Picture, Pieces, Row, Verdict
 from windeye.report.figures import as_svg, canvas
 
@@ -86,13 +86,10 @@ def experiment(run: Run) -> Evidence:
     """
     plan = PLANS[run.budget]
     pieces = Pieces(run.recorder, run.progress, len(ARMS) * len(run.seeds))
-    found: dict[str, list[RecallOutcome]] = {name: [] for name in ARMS}
-    with one_thread():
-        # Seed by seed, so that a run that is stopped has whole seeds.
-        for seed in run.seeds:
-            for name, mixers in ARMS.items():
-                work = partial(train_recall, mixers, plan, seed, run.device, rate=RATE)
-                found[name].append(pieces.do(f"{name}, seed {seed}", work))
+    found = each_arm(
+        pieces, ARMS, run.seeds, f"{plan.steps} steps",
+        lambda name, seed, tell: train_recall(ARMS[name], plan, seed, run.device, tell, rate=RATE),
+    )  # fmt: skip
     rows = rows_of(found, plan, run.seeds)
     return Evidence(
         slug="titans",
