@@ -16,7 +16,7 @@ import triton
 
 from windeye.kernels.softmax.dropout import threshold
 from windeye.kernels.softmax.operands import Gradients, Operands
-from windeye.kernels.softmax.problem import Problem
+from windeye.kernels.softmax.problem import Problem, check_reach
 from windeye.kernels.softmax.triton import relative, tuning
 from windeye.kernels.softmax.triton.arguments import Dropout, Extra, Lists, Pulls, Relation, Side, View
 from windeye.kernels.softmax.triton.bias import grad_bias
@@ -94,6 +94,8 @@ class Call:
         hidden = operands.key_padding
         if hidden is not None:
             hidden = hidden.contiguous().view(torch.uint8)
+        if operands.bias is not None:
+            check_reach(problem.bound, operands.bias.shape[1:])
         views = view(operands.query), view(operands.key), view(operands.value)
         extra = None
         if operands.extra_key is not None and operands.extra_value is not None:
@@ -211,6 +213,7 @@ def backward(call: Call, pulls: Pulls, grads: Gradients) -> None:
         grads.bias.copy_(gradient_of_bias(call, pulls, tuple(grads.bias.shape[1:])))
 
 
+@lru_cache(maxsize=64)
 def everyone(t: Tables, boxes: int) -> Lists:
     """Lists of so many boxes that meet all queries; boxes that are full of them come first."""
     axes, device = t.plan.queries, t.of_queries.begin.device

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from windeye.kernels.softmax.problem import bias_steps, check_reach
+from windeye.kernels.softmax.problem import bias_steps
 from windeye.kernels.softmax.triton.arguments import Bias
 from windeye.kernels.softmax.triton.plan import AXES, Ints, Plan, axis_classes, plan
 from windeye.patterns import Bound
@@ -26,10 +26,8 @@ Places = npt.NDArray[np.int64]
 def argument(bound: Bound, bias: torch.Tensor, work: Plan) -> Bias:
     """The table as the kernels take it, filled up with zeros as far as pairs of boxes that meet may lie apart.
 
-    Raises:
-        ValueError: it does not reach the farthest key, or an axis has several dilations.
+    `check_reach` must have passed: there is a zero where the table ends.
     """
-    check_reach(bound, bias.shape[1:])
     units = axis_classes(bound)
     assert units[AXES - bound.rank :] == bias_steps(bound)  # without a wrap, keys lie dilations apart from their query
     more = [q.size + kv.size - 2 for q, kv in zip(work.queries, work.keys, strict=True)]
