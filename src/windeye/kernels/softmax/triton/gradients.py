@@ -101,20 +101,16 @@ def grad_query(
         q_place, k_place = place(start, bias) + place(of_queries, bias), place(lane, bias)
     acc = tl.zeros([q_rows.shape[0], WIDTH], tl.float32)
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
-    if begin < middle:  # see `attention`
-        for meeting in range(begin, middle):
-            acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
-                v_way, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, TILES, RAW, PRECISION,
-            )  # fmt: skip
-    if middle < end:
-        for meeting in range(middle, end):
-            acc = to_query(
-                acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
-                v_way, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys, relation,
-                scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, TILES, RAW, PRECISION,
-            )  # fmt: skip
+    for masked in tl.static_range(2):
+        low, high = (middle, end) if masked else (begin, middle)
+        if low < high:  # see `attention`
+            for meeting in range(low, high):
+                acc = to_query(
+                    acc, q_rows, g_rows, norm, less, at, q_place, tl.load(lists.other + meeting), lane, k_place,
+                    k_way, v_way, key, value, batch, head, kv_head, plane, hidden, bias, dropout, queries, keys,
+                    relation, scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, masked == 0,
+                    TILES, RAW, PRECISION,
+                )  # fmt: skip
     if extra is not None:
         size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
         lane = lanes(extra.side, (1, 1, size))
@@ -203,22 +199,16 @@ def grad_key_value(
     dv = tl.zeros([k_rows.shape[0], VALUE_WIDTH], tl.float32)
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
     # One loop over heads and boxes: see `attention` for what a loop does that may be empty.
-    if begin < middle:
-        for step in range((middle - begin) * group):
-            dk, dv = to_key_value(
-                dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + begin + step // group), lane, q_place,
-                q_way, g_way, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout, queries,
-                keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, QUERIES, RANK, CHECKS, True, TILES, RAW, PRECISION,
-            )  # fmt: skip
-    if middle < end:
-        for step in range((end - middle) * group):
-            dk, dv = to_key_value(
-                dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + middle + step // group), lane,
-                q_place, q_way, g_way, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout,
-                queries, keys, relation, scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, QUERIES, RANK, CHECKS, False, TILES, RAW, PRECISION,
-            )  # fmt: skip
+    for masked in tl.static_range(2):
+        low, high = (middle, end) if masked else (begin, middle)
+        if low < high:
+            for step in range((high - low) * group):
+                dk, dv = to_key_value(
+                    dk, dv, k_rows, v_rows, at, k_place, shown, tl.load(lists.other + low + step // group), lane,
+                    q_place, q_way, g_way, query, pulls, batch, kv_head * group + step % group, heads, bias, dropout,
+                    queries, keys, relation, scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, QUERIES, RANK,
+                    CHECKS, masked == 0, TILES, RAW, PRECISION,
+                )  # fmt: skip
     row = (batch * keys.tokens + number(at, keys)) * kv_heads + kv_head
     store_rows(grad_k, row, is_token(at), dk * scale, head_dim, WIDTH)
     store_rows(grad_v, row, is_token(at), dv, value_dim, VALUE_WIDTH)

@@ -87,22 +87,16 @@ def attention(
     begin, middle, end = tl.load(lists.begin + box), tl.load(lists.middle + box), tl.load(lists.begin + box + 1)
     # An empty loop would join its result with one that tensor cores are still summing up: the compiler would then wait
     # for every single product.
-    if begin < middle:
-        for meeting in range(begin, middle):
-            acc, top, total = meet(
-                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
-                v_way, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
-                scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, True, TILES, RAW, PRECISION,
-            )  # fmt: skip
-    if middle < end:
-        for meeting in range(middle, end):
-            acc, top, total = meet(
-                acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
-                v_way, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
-                scale_log2,
-                head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, False, TILES, RAW, PRECISION,
-            )  # fmt: skip
+    for masked in tl.static_range(2):
+        low, high = (middle, end) if masked else (begin, middle)
+        if low < high:
+            for meeting in range(low, high):
+                acc, top, total = meet(
+                    acc, top, total, q_rows, at, q_place, tl.load(lists.other + meeting), lane, k_place, k_way,
+                    v_way, key, value, batch, head, kv_head, hidden, bias, dropout, plane, queries, keys, relation,
+                    scale_log2, head_dim, value_dim, WIDTH, VALUE_WIDTH, KEYS, RANK, CHECKS, masked == 0, TILES, RAW,
+                    PRECISION,
+                )  # fmt: skip
     if extra is not None:
         size: tl.constexpr = KEYS[0] * KEYS[1] * KEYS[2]
         lane = lanes(extra.side, (1, 1, size))

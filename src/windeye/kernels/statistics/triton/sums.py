@@ -97,19 +97,16 @@ def row_sums(
         tl.zeros([count, TABLE_WIDTH], WIDE), top_score, top_key,
     )  # fmt: skip
     entry = box + batch * visits.apart * visits.queries.boxes
-    middle = tl.load(visits.of_queries.middle + entry)
-    for meeting in range(tl.load(visits.of_queries.begin + entry), middle):
-        state = take(
-            state, tl.load(visits.of_queries.other + meeting), lane, k_places, q_rows, at, key, batch, head, kv_head,
-            logits_, visits, sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, RANK,
-            CHECKS, False, WIDE, PRECISION, SUM_PRECISION,
-        )  # fmt: skip
-    for meeting in range(middle, tl.load(visits.of_queries.begin + entry + 1)):
-        state = take(
-            state, tl.load(visits.of_queries.other + meeting), lane, k_places, q_rows, at, key, batch, head, kv_head,
-            logits_, visits, sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim, WIDTH, RANK,
-            CHECKS, True, WIDE, PRECISION, SUM_PRECISION,
-        )  # fmt: skip
+    begin, middle = tl.load(visits.of_queries.begin + entry), tl.load(visits.of_queries.middle + entry)
+    end = tl.load(visits.of_queries.begin + entry + 1)
+    for masked in tl.static_range(2):
+        low, high = (middle, end) if masked else (begin, middle)
+        for meeting in range(low, high):
+            state = take(
+                state, tl.load(visits.of_queries.other + meeting), lane, k_places, q_rows, at, key, batch, head,
+                kv_head, logits_, visits, sums, features, tables, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, head_dim,
+                WIDTH, RANK, CHECKS, masked == 1, WIDE, PRECISION, SUM_PRECISION,
+            )  # fmt: skip
     row = (batch * visits.queries.tokens + number(at, visits.queries)) * heads + head
     write(state, sink, head, row, is_token(at), sums, features, FEATURE_WIDTH, TABLES, TABLE_WIDTH, TOP, TOP_WIDTH)
 
