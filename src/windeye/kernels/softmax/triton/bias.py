@@ -10,7 +10,7 @@ import triton.language as tl
 
 from windeye.kernels.softmax.triton.boxes import across, coordinates, down, lanes, listed, places, product, rows
 from windeye.kernels.softmax.triton.gradients import left, norms
-from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, logits, place, powers, related
+from windeye.kernels.softmax.triton.pairs import place, powers, shown_logits
 
 
 @triton.jit
@@ -52,12 +52,11 @@ def grad_bias(
             v_rows = rows(value, batch, head // group, k_start, v_places, of_keys, value_dim, VALUE_WIDTH, False)
             norm, less = norms(pulls, batch, head, heads, queries, at, False)
             q, k = down(at), across(coordinates(keys, k_start, k_lane, True))
-            s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
-            q_place, k_place = place(q_start, bias) + place(q_lane, bias), place(k_start, bias) + place(k_lane, bias)
-            s += biases(bias, head, q_place[:, None], k_place[None, :])
-            if hidden is not None:
-                s = tl.where(is_shown(hidden, batch, keys, of_keys)[None, :], s, UNSEEN)
-            s = tl.where(related(q, k, relation, RANK, CHECKS), s, UNSEEN)
+            q_place, k_place = place(q_start, bias) + place(q_lane, bias), place(k_lane, bias)
+            s = shown_logits(
+                q_rows, k_rows, q, k, of_keys, batch, head, k_start, q_place, k_place, hidden, bias, keys, relation,
+                scale_log2, RANK, CHECKS, False, RAW, PRECISION,
+            )  # fmt: skip
             pull = product(g_rows, tl.trans(v_rows), PRECISION)
             pull = left(pull, q, k, batch * heads + head, dropout, queries, keys)
             total += powers(s, norm[:, None], scale_log2, RAW) * (pull - less[:, None])

@@ -23,7 +23,17 @@ from windeye.kernels.softmax.triton.boxes import (
     store_rows,
     way,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
+from windeye.kernels.softmax.triton.pairs import (
+    UNSEEN,
+    biases,
+    is_shown,
+    kept,
+    logits,
+    place,
+    powers,
+    seen,
+    shown_logits,
+)
 
 
 @triton.jit
@@ -62,13 +72,10 @@ def to_query(
     k_rows = box_rows(key, batch, kv_head, start, k_way, there, head_dim, KEYS, WIDTH, WHOLE, TILES)
     v_rows = box_rows(value, batch, kv_head, start, v_way, there, value_dim, KEYS, VALUE_WIDTH, WHOLE, TILES)
     q, k = down(at), across(coordinates(keys, start, lane, True))
-    s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
-    if bias is not None:
-        s += biases(bias, head, q_place[:, None], (place(start, bias) + k_place)[None, :])
-    if hidden is not None:
-        s = tl.where(is_shown(hidden, batch, keys, there)[None, :], s, UNSEEN)
-    if not WHOLE:
-        s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
+    s = shown_logits(
+        q_rows, k_rows, q, k, there, batch, head, start, q_place, k_place, hidden, bias, keys, relation, scale_log2,
+        RANK, CHECKS, WHOLE, RAW, PRECISION,
+    )  # fmt: skip
     pull = left(product(g_rows, tl.trans(v_rows), PRECISION), q, k, plane, dropout, queries, keys)
     ds = powers(s, norm[:, None], scale_log2, RAW) * (pull - less[:, None])
     return acc + product(ds.to(k_rows.dtype), k_rows, PRECISION)

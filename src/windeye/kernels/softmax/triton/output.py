@@ -22,7 +22,7 @@ from windeye.kernels.softmax.triton.boxes import (
     store_rows,
     way,
 )
-from windeye.kernels.softmax.triton.pairs import UNSEEN, biases, is_shown, kept, logits, place, powers, seen
+from windeye.kernels.softmax.triton.pairs import kept, place, powers, shown_logits
 
 
 @triton.jit
@@ -38,13 +38,10 @@ def meet(
     there = coordinates(keys, start, lane, WHOLE)
     k_rows = box_rows(key, batch, kv_head, start, k_way, there, head_dim, KEYS, WIDTH, WHOLE, TILES)
     q, k = down(at), across(coordinates(keys, start, lane, True))
-    s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
-    if bias is not None:
-        s += biases(bias, head, q_place[:, None], (place(start, bias) + k_place)[None, :])
-    if hidden is not None:
-        s = tl.where(is_shown(hidden, batch, keys, there)[None, :], s, UNSEEN)
-    if not WHOLE:
-        s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
+    s = shown_logits(
+        q_rows, k_rows, q, k, there, batch, head, start, q_place, k_place, hidden, bias, keys, relation, scale_log2,
+        RANK, CHECKS, WHOLE, RAW, PRECISION,
+    )  # fmt: skip
     highest = tl.max(s, 1)
     risen = tl.maximum(top, highest * scale_log2 if RAW else highest)
     reference = tl.where(risen == float("-inf"), 0.0, risen)

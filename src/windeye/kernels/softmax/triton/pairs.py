@@ -90,6 +90,23 @@ def logits(down, across, scale_log2, RAW: tl.constexpr, PRECISION: tl.constexpr)
 
 
 @triton.jit
+def shown_logits(
+    q_rows, k_rows, q, k, there, batch, head, start, q_place, k_place, hidden, bias, keys, relation, scale_log2,
+    RANK: tl.constexpr, CHECKS: tl.constexpr, WHOLE: tl.constexpr, RAW: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """[queries, keys] of them, with biases, ``-inf`` where a key is not seen; ``start`` is the origin of the box of
+    keys, and ``there`` are the coordinates of its tokens."""
+    s = logits(q_rows, k_rows, scale_log2, RAW, PRECISION)
+    if bias is not None:
+        s += biases(bias, head, q_place[:, None], (place(start, bias) + k_place)[None, :])
+    if hidden is not None:
+        s = tl.where(is_shown(hidden, batch, keys, there)[None, :], s, UNSEEN)
+    if not WHOLE:
+        s = tl.where(seen(q, k, there, relation, RANK, CHECKS), s, UNSEEN)
+    return s
+
+
+@triton.jit
 def powers(s, less, scale_log2, RAW: tl.constexpr):
     """``2^(s - less)`` of logits as they are kept; the scale costs nothing here, for it goes into one instruction with
     the difference."""
